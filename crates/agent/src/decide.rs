@@ -1,0 +1,504 @@
+//! What to do next about one binding: a pure function of what is wanted, what was done and what Kibana shows.
+//!
+//! Each step is small and its outcome changes the situation, so that a new desired state, the fleet-wide stop
+//! or a crash between any two steps needs no case of its own.
+
+use keyfleet_core::binding::Failure;
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::placement::DriftPolicy;
+
+use crate::ledger::{Applied, Entry};
+use crate::wish::{Goal, Wish};
+
+/// How often one goal is written before the agent concludes that somebody undoes its writes.
+const WRITES_MAX: u32 = 3;
+
+/// What Kibana showed when it was last asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Not asked yet, or something happened since.
+    Unknown,
+    /// No connector of this id in this space.
+    Absent,
+    /// A connector that we may write.
+    Ours {
+        /// How it differs from the wish; empty: it agrees.
+        differences: Vec<String>,
+    },
+    /// A connector of this id that we must not touch, and why.
+    Foreign(String),
+}
+
+/// Everything the next step depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Situation<'a> {
+    pub(crate) wish: &'a Wish,
+    pub(crate) entry: &'a Entry,
+    pub(crate) seen: &'a Seen,
+    /// The key that a write would need is in memory.
+    pub(crate) key_here: bool,
+    /// The fleet-wide stop is on: no write begins.
+    pub(crate) andon: bool,
+    /// The connector was tried before this change.
+    pub(crate) baseline_taken: bool,
+    /// The proof is older than it may be.
+    pub(crate) probe_due: bool,
+}
+
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Ask Kibana what it holds.
+    Look,
+    /// Try the connector as it is, before it is changed.
+    Baseline,
+    /// The key must come from control first.
+    AskKey,
+    /// Make the connector.
+    Create,
+    /// Replace the connector.
+    Update,
+    /// Kibana shows what was written: note it.
+    Agree,
+    /// Prove the connector by a live call.
+    Prove,
+    /// Take the connector away.
+    Delete,
+    /// It is gone: say so.
+    Removed,
+    /// Kibana differs without our doing: note it. The proof is void.
+    NoteDrift(String),
+    /// It differs, and the policy says to leave it.
+    LeaveDrift(String),
+    /// Only a new try can take this up again.
+    GiveUp(Failure),
+    /// The fleet-wide stop holds the write.
+    Hold,
+    /// All is as wanted.
+    Rest,
+}
+
+/// The next step for a binding.
+pub(crate) fn next(situation: &Situation<'_>) -> Step {
+    let given_up = |goal| {
+        situation
+            .entry
+            .failure
+            .as_ref()
+            .filter(|failure| failure.goal == goal)
+    };
+    match (situation.wish.goal, situation.seen) {
+        (_, Seen::Unknown) => Step::Look,
+        (_, Seen::Foreign(why)) => Step::GiveUp(conflict(why)),
+        (None, Seen::Absent) => Step::Removed,
+        (None, Seen::Ours { .. }) if situation.andon => Step::Hold,
+        (None, Seen::Ours { .. }) => Step::Delete,
+        (Some(goal), Seen::Absent | Seen::Ours { .. }) => match given_up(goal) {
+            Some(given_up) => Step::GiveUp(given_up.failure()),
+            None => install(situation, goal),
+        },
+    }
+}
+
+/// Nothing was given up: compare what was written with what is there.
+fn install(situation: &Situation<'_>, goal: Goal) -> Step {
+    let entry = situation.entry;
+    let written =
+        |applied: &&Applied| entry.intent.is_none() && applied.goal.assignment == goal.assignment;
+    let Some(applied) = entry.applied.as_ref().filter(written) else {
+        return change(situation, goal);
+    };
+    if let Some(drift) = &entry.drift {
+        let resumed = goal.attempt > drift.attempt;
+        return match situation.wish.drift_policy {
+            DriftPolicy::Correct => change(situation, goal),
+            DriftPolicy::Report | DriftPolicy::Pause if resumed => change(situation, goal),
+            DriftPolicy::Report | DriftPolicy::Pause => Step::LeaveDrift(drift.text.clone()),
+        };
+    }
+    match difference(situation.seen) {
+        None => settle(situation, goal, applied),
+        Some(text) if applied.agreed => Step::NoteDrift(text),
+        Some(text) if applied.n_writes >= WRITES_MAX => {
+            let text = format!("Kibana does not keep what is written to the connector: {text}");
+            Step::GiveUp(conflict(&text))
+        }
+        Some(_) => change(situation, goal),
+    }
+}
+
+/// Kibana shows what we wrote.
+fn settle(situation: &Situation<'_>, goal: Goal, applied: &Applied) -> Step {
+    let same_try = applied.goal.attempt == goal.attempt;
+    let proven = applied.proven_at.is_some();
+    match (applied.agreed, proven, same_try) {
+        // A new try of something that never worked writes again: that repairs what cannot be seen, such as
+        // secrets that Kibana can no longer decrypt.
+        (_, false, false) => change(situation, goal),
+        (false, _, true) => Step::Agree,
+        (true, false, true) => Step::Prove,
+        (true, true, true) if situation.probe_due => Step::Prove,
+        (true, true, true) => Step::Rest,
+        (_, true, false) => Step::Prove,
+    }
+}
+
+/// A write is needed.
+fn change(situation: &Situation<'_>, goal: Goal) -> Step {
+    let Situation {
+        wish, entry, seen, ..
+    } = situation;
+    if let (DriftPolicy::Pause, Some(drift)) = (wish.drift_policy, &entry.drift)
+        && goal.attempt <= drift.attempt
+    {
+        return Step::LeaveDrift(drift.text.clone());
+    }
+    if situation.andon {
+        return Step::Hold;
+    }
+    if !situation.key_here {
+        return Step::AskKey;
+    }
+    let begun = entry
+        .intent
+        .as_ref()
+        .is_some_and(|intent| intent.goal == goal);
+    let same = entry.running() == Some(goal.assignment);
+    match seen {
+        Seen::Ours { .. } if !begun && !same && !situation.baseline_taken => Step::Baseline,
+        Seen::Ours { .. } => Step::Update,
+        Seen::Absent | Seen::Unknown | Seen::Foreign(_) => Step::Create,
+    }
+}
+
+/// How Kibana differs, in words; `None`: it agrees.
+fn difference(seen: &Seen) -> Option<String> {
+    match seen {
+        Seen::Ours { differences } if differences.is_empty() => None,
+        Seen::Ours { differences } => Some(differences.join("; ")),
+        Seen::Absent | Seen::Unknown | Seen::Foreign(_) => {
+            Some("the connector was deleted".to_owned())
+        }
+    }
+}
+
+fn conflict(text: &str) -> Failure {
+    Failure {
+        class: FailureClass::Conflict,
+        text: text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Drift, GivenUp, Intent};
+    use keyfleet_core::binding::Assignment;
+    use keyfleet_core::connector::ConnectorSpec;
+    use keyfleet_core::id::{KeyVersion, Revision};
+    use proptest::prelude::*;
+
+    fn goal(revision: u64, key_version: u64, attempt: u32) -> Goal {
+        let assignment = Assignment {
+            revision: Revision(revision),
+            key_version: KeyVersion(key_version),
+        };
+        Goal {
+            assignment,
+            attempt,
+        }
+    }
+
+    fn wish(goal: Option<Goal>, drift_policy: DriftPolicy) -> Wish {
+        Wish {
+            connector_id: uuid::Uuid::nil(),
+            spec: ConnectorSpec {
+                connector_type: ".gen-ai".to_owned(),
+                display_name: "OpenAI".to_owned(),
+                config: "{}".to_owned(),
+                key: "openai".parse().unwrap(),
+            },
+            goal,
+            drift_policy,
+            allowed_hosts: Vec::new(),
+            probe_interval: None,
+        }
+    }
+
+    fn applied(goal: Goal, agreed: bool, proven: bool) -> Entry {
+        let proven_at = proven.then_some(jiff::Timestamp::UNIX_EPOCH);
+        let applied = Applied {
+            goal,
+            fingerprint: String::new(),
+            baseline_ok: None,
+            n_writes: 1,
+            agreed,
+            proven_at,
+        };
+        Entry {
+            applied: Some(applied),
+            ..Entry::default()
+        }
+    }
+
+    fn agrees() -> Seen {
+        Seen::Ours {
+            differences: Vec::new(),
+        }
+    }
+
+    fn differs() -> Seen {
+        Seen::Ours {
+            differences: vec!["name".to_owned()],
+        }
+    }
+
+    /// Everything at hand, nothing due.
+    fn step(wish: &Wish, entry: &Entry, seen: &Seen) -> Step {
+        next(&Situation {
+            wish,
+            entry,
+            seen,
+            key_here: true,
+            andon: false,
+            baseline_taken: false,
+            probe_due: false,
+        })
+    }
+
+    #[test]
+    fn a_first_install_goes_step_by_step() {
+        let g = goal(1, 1, 1);
+        let wish = wish(Some(g), DriftPolicy::Correct);
+        let begun = Entry {
+            intent: Some(Intent {
+                goal: g,
+                baseline_ok: None,
+                n_writes: 1,
+            }),
+            ..Entry::default()
+        };
+        let check = |entry: &Entry, seen: &Seen, expected: Step| {
+            assert_eq!(step(&wish, entry, seen), expected)
+        };
+        check(&Entry::default(), &Seen::Unknown, Step::Look);
+        check(&Entry::default(), &Seen::Absent, Step::Create);
+        check(&begun, &Seen::Unknown, Step::Look);
+        check(&begun, &Seen::Absent, Step::Create);
+        check(&begun, &agrees(), Step::Update);
+        check(&applied(g, false, false), &Seen::Unknown, Step::Look);
+        check(&applied(g, false, false), &agrees(), Step::Agree);
+        check(&applied(g, true, false), &agrees(), Step::Prove);
+        check(&applied(g, true, true), &agrees(), Step::Rest);
+    }
+
+    #[test]
+    fn a_change_is_preceded_by_a_baseline_once() {
+        let wish = wish(Some(goal(2, 1, 1)), DriftPolicy::Correct);
+        let entry = applied(goal(1, 1, 1), true, true);
+        assert_eq!(step(&wish, &entry, &differs()), Step::Baseline);
+        let seen = differs();
+        let taken = Situation {
+            wish: &wish,
+            entry: &entry,
+            seen: &seen,
+            key_here: true,
+            andon: false,
+            baseline_taken: true,
+            probe_due: false,
+        };
+        assert_eq!(next(&taken), Step::Update);
+        assert_eq!(
+            next(&Situation {
+                key_here: false,
+                ..taken
+            }),
+            Step::AskKey
+        );
+        assert_eq!(
+            next(&Situation {
+                andon: true,
+                ..taken
+            }),
+            Step::Hold
+        );
+        assert_eq!(step(&wish, &entry, &Seen::Absent), Step::Create);
+    }
+
+    #[test]
+    fn drift_follows_the_policy() {
+        let g = goal(1, 1, 2);
+        let proven = applied(g, true, true);
+        let noted = Entry {
+            drift: Some(Drift {
+                attempt: 2,
+                text: "name".to_owned(),
+            }),
+            ..proven.clone()
+        };
+        let text = || "name".to_owned();
+        for policy in DriftPolicy::ALL {
+            assert_eq!(
+                step(&wish(Some(g), policy), &proven, &differs()),
+                Step::NoteDrift(text())
+            );
+            let deleted = Step::NoteDrift("the connector was deleted".to_owned());
+            assert_eq!(
+                step(&wish(Some(g), policy), &proven, &Seen::Absent),
+                deleted
+            );
+        }
+        let check = |goal: Goal, policy: DriftPolicy, seen: &Seen, expected: Step| {
+            assert_eq!(
+                step(&wish(Some(goal), policy), &noted, seen),
+                expected,
+                "{goal:?} {policy:?}"
+            );
+        };
+        check(g, DriftPolicy::Correct, &differs(), Step::Update);
+        check(g, DriftPolicy::Correct, &Seen::Absent, Step::Create);
+        check(g, DriftPolicy::Report, &differs(), Step::LeaveDrift(text()));
+        check(g, DriftPolicy::Pause, &differs(), Step::LeaveDrift(text()));
+        // The definition agrees again, yet nobody knows which key the other writer left there.
+        check(g, DriftPolicy::Report, &agrees(), Step::LeaveDrift(text()));
+        // A new try is an operator's word; a new assignment is one too, but not where writing is paused.
+        check(goal(1, 1, 3), DriftPolicy::Pause, &differs(), Step::Update);
+        check(
+            goal(2, 1, 2),
+            DriftPolicy::Report,
+            &differs(),
+            Step::Baseline,
+        );
+        check(
+            goal(2, 1, 2),
+            DriftPolicy::Pause,
+            &differs(),
+            Step::LeaveDrift(text()),
+        );
+    }
+
+    #[test]
+    fn what_failed_waits_for_a_new_try() {
+        let failed = |entry: Entry, goal| {
+            let given_up = GivenUp {
+                goal,
+                class: FailureClass::Auth,
+                text: "401".to_owned(),
+            };
+            Entry {
+                failure: Some(given_up),
+                ..entry
+            }
+        };
+        let entry = failed(applied(goal(1, 1, 1), true, false), goal(1, 1, 1));
+        let failure = Failure {
+            class: FailureClass::Auth,
+            text: "401".to_owned(),
+        };
+        let same = wish(Some(goal(1, 1, 1)), DriftPolicy::Correct);
+        assert_eq!(step(&same, &entry, &agrees()), Step::GiveUp(failure));
+        let again = wish(Some(goal(1, 1, 2)), DriftPolicy::Correct);
+        assert_eq!(step(&again, &entry, &agrees()), Step::Update);
+    }
+
+    #[test]
+    fn a_new_try_of_what_is_proven_proves_again_without_a_write() {
+        let entry = applied(goal(1, 1, 1), true, true);
+        assert_eq!(
+            step(
+                &wish(Some(goal(1, 1, 2)), DriftPolicy::Correct),
+                &entry,
+                &agrees()
+            ),
+            Step::Prove
+        );
+    }
+
+    #[test]
+    fn writes_that_do_not_stay_are_given_up() {
+        let g = goal(1, 1, 1);
+        let mut entry = applied(g, false, false);
+        let wish = wish(Some(g), DriftPolicy::Correct);
+        assert_eq!(step(&wish, &entry, &differs()), Step::Update);
+        entry.applied.as_mut().unwrap().n_writes = WRITES_MAX;
+        assert!(matches!(step(&wish, &entry, &differs()), Step::GiveUp(_)));
+    }
+
+    #[test]
+    fn removal_ends_with_absence() {
+        let wish = wish(None, DriftPolicy::Correct);
+        let entry = applied(goal(1, 1, 1), true, true);
+        assert_eq!(step(&wish, &entry, &Seen::Unknown), Step::Look);
+        assert_eq!(step(&wish, &entry, &differs()), Step::Delete);
+        assert_eq!(step(&wish, &entry, &Seen::Absent), Step::Removed);
+        assert!(matches!(
+            step(&wish, &entry, &Seen::Foreign("x".to_owned())),
+            Step::GiveUp(_)
+        ));
+    }
+
+    fn any_goal() -> impl Strategy<Value = Goal> {
+        (1..3_u64, 1..3_u64, 1..3_u32)
+            .prop_map(|(revision, key, attempt)| goal(revision, key, attempt))
+    }
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        let intent = proptest::option::of(any_goal().prop_map(|goal| Intent {
+            goal,
+            baseline_ok: None,
+            n_writes: 1,
+        }));
+        let written = proptest::option::of((any_goal(), any::<bool>(), any::<bool>()));
+        let drift = proptest::option::of((1..3_u32).prop_map(|attempt| Drift {
+            attempt,
+            text: "d".to_owned(),
+        }));
+        (intent, written, drift).prop_map(|(intent, written, drift)| {
+            let entry = written.map_or_else(Entry::default, |(goal, agreed, proven)| {
+                applied(goal, agreed, proven)
+            });
+            Entry {
+                intent,
+                drift,
+                ..entry
+            }
+        })
+    }
+
+    fn any_seen() -> impl Strategy<Value = Seen> {
+        prop_oneof![
+            Just(Seen::Unknown),
+            Just(Seen::Absent),
+            Just(agrees()),
+            Just(differs()),
+            Just(Seen::Foreign("f".to_owned()))
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_is_written_blindly_unasked_or_against_the_stop(
+            goal in proptest::option::of(any_goal()),
+            entry in any_entry(),
+            seen in any_seen(),
+            flags in any::<[bool; 4]>(),
+        ) {
+            let [key_here, andon, baseline_taken, probe_due] = flags;
+            let wish = wish(goal, DriftPolicy::Correct);
+            let step = next(&Situation { wish: &wish, entry: &entry, seen: &seen, key_here, andon, baseline_taken, probe_due });
+            let writes = matches!(step, Step::Create | Step::Update | Step::Delete);
+            prop_assert!(!writes || !andon);
+            prop_assert!(!matches!(step, Step::Create | Step::Update) || key_here);
+            prop_assert!(step != Step::Create || seen == Seen::Absent);
+            let ours = matches!(seen, Seen::Ours { .. });
+            prop_assert!(step != Step::Update || ours);
+            prop_assert!(step != Step::Delete || goal.is_none());
+            // What is proven and unchanged is left alone.
+            let proven = goal.is_some_and(|goal| entry.is_proven(goal));
+            prop_assert!(!(proven && seen == agrees()) || matches!(step, Step::Rest | Step::Prove));
+            prop_assert!(!(proven && seen == agrees() && !probe_due) || step == Step::Rest);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The light agent beside each Kibana.
+//!
+//! Reading order: [`config`] (what it is told), [`enrol`] and [`identity`] (who it is), `session` (the stream to
+//! control), `wish` (what is wanted), `decide` (what to do next, pure), `ledger` (what was done), `reconcile`
+//! (does it), `outbox` (what control hears).
+//!
+//! One thread. Two loops that are joined, the session and the reconciler: the session owns the stream, the
+//! reconciler owns desired state, ledger and keys. They share a bounded command queue and the outbox.
+
+mod backoff;
+pub mod config;
+mod decide;
+pub mod enrol;
+mod facts;
+mod files;
+pub mod identity;
+mod ledger;
+mod outbox;
+mod pace;
+mod reconcile;
+mod session;
+pub mod tls;
+mod wish;
+mod work;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use keyfleet_kibana::{Client, Credentials, Settings};
+use tokio_util::sync::CancellationToken;
+
+use backoff::Backoff;
+use config::Config;
+use identity::Identity;
+use ledger::Ledger;
+use reconcile::Reconciler;
+use session::Session;
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting or a file that it names.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The identity cannot be read.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The agent is not enrolled and cannot become so.
+    #[error(transparent)]
+    Enrol(#[from] enrol::Error),
+    /// Identity and TLS do not fit together.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The Kibana settings cannot be used.
+    #[error(transparent)]
+    Kibana(#[from] keyfleet_kibana::Error),
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}", path.display())]
+    State {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Enrols if needed, then serves control and Kibana until `stop` is cancelled.
+///
+/// # Errors
+/// What an operator must repair. Trouble with control or Kibana that may pass is waited out instead.
+///
+/// # Panics
+/// If the process has installed no `rustls` crypto provider.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let client = kibana_client(&config)?;
+    let state = |source| Error::State {
+        path: config.state_dir.clone(),
+        source,
+    };
+    files::private_dir(&config.state_dir).map_err(state)?;
+    let identity = match Identity::load(&config.state_dir)? {
+        Some(identity) => identity,
+        None => match enrol(&config, &stop).await? {
+            Some(identity) => identity,
+            None => return Ok(()),
+        },
+    };
+    tls::mutual(&identity)?;
+    let settings = reconcile::Settings {
+        client,
+        accept: config.accept.clone(),
+        deployment: identity.deployment,
+        drift_interval: config.drift_interval,
+        ledger: Ledger::open(&config.state_dir).map_err(state)?,
+    };
+    let (reconciler, handle) = Reconciler::new(settings).map_err(state)?;
+    let session = Session::new(config.control.clone(), identity, handle);
+    serve(reconciler, session, stop).await;
+    Ok(())
+}
+
+/// Checks the settings and every file that they name, without a connection.
+///
+/// # Errors
+/// What an operator must repair.
+///
+/// # Panics
+/// If the process has installed no `rustls` crypto provider.
+pub fn check(config: &Config) -> Result<(), Error> {
+    kibana_client(config)?;
+    if Identity::load(&config.state_dir)?.is_none() {
+        enrol::check_token(config)?;
+    }
+    Ok(())
+}
+
+/// The reconciler ends first, so that the session can still carry what it has to say.
+async fn serve(reconciler: Reconciler, session: Session, stop: CancellationToken) {
+    let session_stop = CancellationToken::new();
+    let reconcile = async {
+        reconciler.run(stop).await;
+        session_stop.cancel();
+    };
+    tokio::join!(reconcile, session.run(session_stop.clone()));
+}
+
+/// Tries to enrol until it works, is refused for good, or is stopped (`None`).
+async fn enrol(config: &Config, stop: &CancellationToken) -> Result<Option<Identity>, Error> {
+    let application = enrol::Application::new(config)?;
+    let mut n_failures = 0_u32;
+    loop {
+        let submitted = tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            submitted = application.submit(config) => submitted,
+        };
+        match submitted {
+            Ok(identity) => {
+                tracing::info!(deployment.id = %identity.deployment, "enrolled");
+                return Ok(Some(identity));
+            }
+            Err(error) if error.is_transient() => {
+                n_failures = n_failures.saturating_add(1);
+                tracing::warn!(reason = %keyfleet_telemetry::error_chain(&error), "could not enrol; trying again");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(Backoff::CONTROL.wait(n_failures)) => {}
+        }
+    }
+}
+
+fn kibana_client(config: &Config) -> Result<Client, Error> {
+    let kibana = &config.kibana;
+    let key = config::read_secret("the API key for Kibana", &kibana.credentials_file)?;
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|source| config::Error::File {
+            what: "certificates for Kibana",
+            path: path.clone(),
+            source,
+        })
+    };
+    let settings = Settings {
+        url: kibana.url.clone(),
+        credentials: Credentials::ApiKey(key),
+        ca_pem: kibana.ca_file.as_ref().map(read).transpose()?,
+        proxy: None,
+        timeout: kibana.timeout,
+        probe_timeout: kibana.probe_timeout,
+    };
+    Ok(Client::new(settings)?)
+}

@@ -1,0 +1,301 @@
+//! What control shall hear: the latest of everything, never a history.
+//!
+//! A status stays here until control says that it is stored. After a reconnect whatever was not acknowledged
+//! is sent again; what was acknowledged is not, unless control asks for everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use keyfleet_proto::v1;
+use keyfleet_proto::v1::agent_message::Message;
+use tokio::sync::Notify;
+
+use crate::wish::{KeyId, Place};
+
+/// Written by the reconciler, emptied by the session. Its size is bounded by the number of bindings.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    inner: Mutex<Inner>,
+    filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    answer: Option<v1::DesiredAnswer>,
+    requests: BTreeSet<KeyId>,
+    statuses: BTreeMap<Place, Item<v1::BindingStatus>>,
+    facts: Option<Item<v1::KibanaFacts>>,
+    /// Of the report that was sent last in this session.
+    sequence: u64,
+    /// The next report lists every binding.
+    full: bool,
+}
+
+#[derive(Debug)]
+struct Item<T> {
+    value: T,
+    delivery: Delivery,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Waiting,
+    /// In the report with this sequence number.
+    Sent(u64),
+    Stored,
+}
+
+impl<T> Item<T> {
+    fn new(value: T) -> Self {
+        Self {
+            value,
+            delivery: Delivery::Waiting,
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.delivery == Delivery::Waiting
+    }
+
+    /// A new session knows nothing of what the old one sent.
+    fn restart(&mut self) {
+        if matches!(self.delivery, Delivery::Sent(_)) {
+            self.delivery = Delivery::Waiting;
+        }
+    }
+
+    fn acknowledge(&mut self, sequence: u64) {
+        if matches!(self.delivery, Delivery::Sent(sent) if sent <= sequence) {
+            self.delivery = Delivery::Stored;
+        }
+    }
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.lock());
+        self.filled.notify_one();
+    }
+
+    /// The answer to the latest desired state.
+    pub(crate) fn answer(&self, answer: v1::DesiredAnswer) {
+        self.change(|inner| inner.answer = Some(answer));
+    }
+
+    /// Asks for a key.
+    pub(crate) fn request(&self, key: KeyId) {
+        self.change(|inner| {
+            inner.requests.insert(key);
+        });
+    }
+
+    /// The latest status of a binding.
+    pub(crate) fn status(&self, place: Place, status: v1::BindingStatus) {
+        self.change(|inner| drop(inner.statuses.insert(place, Item::new(status))));
+    }
+
+    /// The same status as an answer to a newer desired state; nothing that control must be told.
+    pub(crate) fn renew(&self, place: &Place, generation: v1::Generation) {
+        if let Some(item) = self.lock().statuses.get_mut(place) {
+            item.value.generation = Some(generation);
+        }
+    }
+
+    /// A binding that is none of our business any more.
+    pub(crate) fn forget(&self, place: &Place) {
+        self.lock().statuses.remove(place);
+    }
+
+    /// The latest that is known of Kibana.
+    pub(crate) fn facts(&self, facts: v1::KibanaFacts) {
+        self.change(|inner| inner.facts = Some(Item::new(facts)));
+    }
+
+    /// Begins a session: everything that was not acknowledged is to be sent again. Gives the facts for `Hello`.
+    pub(crate) fn begin_session(&self) -> Option<v1::KibanaFacts> {
+        let mut inner = self.lock();
+        inner.sequence = 0;
+        inner.full = false;
+        inner.answer = None;
+        inner.statuses.values_mut().for_each(Item::restart);
+        let facts = inner.facts.as_mut()?;
+        facts.delivery = Delivery::Stored;
+        Some(facts.value.clone())
+    }
+
+    /// Control wants the status of every binding.
+    pub(crate) fn report_everything(&self) {
+        self.change(|inner| {
+            inner.full = true;
+            inner
+                .statuses
+                .values_mut()
+                .for_each(|item| item.delivery = Delivery::Waiting);
+        });
+    }
+
+    /// Everything up to this report is stored.
+    pub(crate) fn acknowledge(&self, sequence: u64) {
+        let mut inner = self.lock();
+        inner
+            .statuses
+            .values_mut()
+            .for_each(|item| item.acknowledge(sequence));
+        if let Some(facts) = &mut inner.facts {
+            facts.acknowledge(sequence);
+        }
+    }
+
+    /// True where every status is stored by control.
+    pub(crate) fn is_settled(&self) -> bool {
+        let inner = self.lock();
+        inner.answer.is_none()
+            && inner
+                .statuses
+                .values()
+                .all(|item| item.delivery == Delivery::Stored)
+    }
+
+    /// Waits until there may be something to send. Cancel safe.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// The next message to send, if there is one.
+    pub(crate) fn next(&self) -> Option<Message> {
+        let mut inner = self.lock();
+        if let Some(answer) = inner.answer.take() {
+            return Some(Message::DesiredAnswer(answer));
+        }
+        if let Some((key, version)) = inner.requests.pop_first() {
+            return Some(Message::KeyRequest(v1::KeyRequest {
+                key: key.to_string(),
+                version: version.0,
+            }));
+        }
+        inner.report().map(Message::StatusReport)
+    }
+}
+
+impl Inner {
+    fn report(&mut self) -> Option<v1::StatusReport> {
+        let facts_waiting = self.facts.as_ref().is_some_and(Item::is_waiting);
+        let any = self.full || facts_waiting || self.statuses.values().any(Item::is_waiting);
+        if !any {
+            return None;
+        }
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let facts = self
+            .facts
+            .as_mut()
+            .filter(|facts| facts.is_waiting())
+            .map(|facts| {
+                facts.delivery = Delivery::Sent(sequence);
+                facts.value.clone()
+            });
+        let waiting = self.statuses.values_mut().filter(|item| item.is_waiting());
+        let bindings = waiting
+            .map(|item| {
+                item.delivery = Delivery::Sent(sequence);
+                item.value.clone()
+            })
+            .collect();
+        Some(v1::StatusReport {
+            sequence,
+            full: std::mem::take(&mut self.full),
+            bindings,
+            facts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(connector: &str) -> Place {
+        Place {
+            space: "default".parse().unwrap(),
+            connector: connector.parse().unwrap(),
+        }
+    }
+
+    fn status(text: &str) -> v1::BindingStatus {
+        v1::BindingStatus {
+            text: text.to_owned(),
+            ..v1::BindingStatus::default()
+        }
+    }
+
+    fn report(outbox: &Outbox) -> Option<(u64, bool, Vec<String>)> {
+        match outbox.next() {
+            Some(Message::StatusReport(report)) => {
+                let texts = report
+                    .bindings
+                    .into_iter()
+                    .map(|status| status.text)
+                    .collect();
+                Some((report.sequence, report.full, texts))
+            }
+            None => None,
+            Some(_) => panic!("not a report"),
+        }
+    }
+
+    #[test]
+    fn only_the_latest_is_sent_and_only_once() {
+        let outbox = Outbox::default();
+        outbox.status(place("a"), status("old"));
+        outbox.status(place("a"), status("new"));
+        outbox.status(place("b"), status("b"));
+        assert_eq!(
+            report(&outbox),
+            Some((1, false, vec!["new".to_owned(), "b".to_owned()]))
+        );
+        assert_eq!(report(&outbox), None);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_sent_again_after_a_reconnect() {
+        let outbox = Outbox::default();
+        outbox.status(place("a"), status("a"));
+        report(&outbox);
+        outbox.status(place("b"), status("b"));
+        report(&outbox);
+        outbox.acknowledge(1);
+        assert!(!outbox.is_settled());
+        outbox.begin_session();
+        assert_eq!(report(&outbox), Some((1, false, vec!["b".to_owned()])));
+        outbox.acknowledge(1);
+        assert!(outbox.is_settled());
+        outbox.begin_session();
+        assert_eq!(report(&outbox), None);
+        outbox.report_everything();
+        assert_eq!(
+            report(&outbox),
+            Some((1, true, vec!["a".to_owned(), "b".to_owned()]))
+        );
+    }
+
+    #[test]
+    fn a_status_that_changes_while_its_report_is_under_way_is_sent_again() {
+        let outbox = Outbox::default();
+        outbox.status(place("a"), status("first"));
+        report(&outbox);
+        outbox.status(place("a"), status("second"));
+        outbox.acknowledge(1);
+        assert_eq!(report(&outbox), Some((2, false, vec!["second".to_owned()])));
+    }
+
+    #[test]
+    fn an_empty_full_report_is_sent_too() {
+        let outbox = Outbox::default();
+        outbox.report_everything();
+        assert_eq!(report(&outbox), Some((1, true, Vec::new())));
+    }
+}

@@ -1,0 +1,308 @@
+//! The calls to Kibana, one per step. Each is bounded by the client's deadlines and changes nothing in the agent.
+
+use jiff::Timestamp;
+use keyfleet_core::binding::Failure;
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::id::SpaceId;
+use keyfleet_kibana::{
+    Client, Driver, Error, Observed, Preflight, ProbeResult, Version, preflight,
+};
+use keyfleet_seal::scrub;
+use secrecy::SecretString;
+use std::time::Duration;
+
+use crate::decide::Seen;
+use crate::wish::{Goal, Place, Wish, join};
+
+/// Longest text about a failure, in characters: enough for a person, and a report stays small.
+const TEXT_CHARS_MAX: usize = 600;
+
+/// One call, or a few that belong together.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Everything that must hold before a write.
+    Preflight {
+        types: Vec<String>,
+        spaces: Vec<SpaceId>,
+    },
+    /// A step for one binding.
+    Step {
+        place: Place,
+        serial: u64,
+        wish: Box<Wish>,
+        task: Task,
+    },
+}
+
+/// What is done for one binding.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Look,
+    Baseline,
+    Write {
+        goal: Goal,
+        create: bool,
+        key: SecretString,
+        fingerprint: String,
+        version: Version,
+    },
+    Prove(Goal),
+    Delete,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Preflight(Box<Preflight>),
+    Step {
+        place: Place,
+        serial: u64,
+        outcome: Outcome,
+    },
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Looked(Result<Seen, Trouble>),
+    Baseline(Result<ProbeResult, Trouble>),
+    Wrote {
+        goal: Goal,
+        fingerprint: String,
+        result: Result<(), Trouble>,
+    },
+    Probed {
+        goal: Goal,
+        began: Timestamp,
+        result: Result<ProbeResult, Trouble>,
+    },
+    Deleted(Result<(), Trouble>),
+}
+
+/// A step that failed, and what to make of it.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) failure: Failure,
+    /// The same may succeed soon.
+    pub(crate) retryable: bool,
+    /// Kibana asked to be left alone for so long.
+    pub(crate) retry_after: Option<Duration>,
+    /// Nothing was written for certain.
+    pub(crate) refused: bool,
+}
+
+impl Trouble {
+    pub(crate) fn new(class: FailureClass, text: &str, retryable: bool) -> Self {
+        Self {
+            failure: failure(class, text),
+            retryable,
+            retry_after: None,
+            refused: true,
+        }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self {
+            failure: failure(error.class(), &error.to_string()),
+            retryable: error.is_retryable(),
+            retry_after: error.retry_after(),
+            refused: is_refusal(&error),
+        }
+    }
+}
+
+/// A failure whose text is scrubbed and short. Every text that leaves this module goes through here.
+pub(crate) fn failure(class: FailureClass, text: &str) -> Failure {
+    Failure {
+        class,
+        text: scrub(text).chars().take(TEXT_CHARS_MAX).collect(),
+    }
+}
+
+/// Does the job.
+pub(crate) async fn run(client: Client, job: Job) -> Done {
+    match job {
+        Job::Preflight { types, spaces } => {
+            let types: Vec<&str> = types.iter().map(String::as_str).collect();
+            Done::Preflight(Box::new(preflight(&client, &types, &spaces).await))
+        }
+        Job::Step {
+            place,
+            serial,
+            wish,
+            task,
+        } => {
+            let outcome = step(&client, &place, &wish, task).await;
+            Done::Step {
+                place,
+                serial,
+                outcome,
+            }
+        }
+    }
+}
+
+async fn step(client: &Client, place: &Place, wish: &Wish, task: Task) -> Outcome {
+    let id = wish.connector_id.as_hyphenated().to_string();
+    match task {
+        Task::Look => Outcome::Looked(look(client, place, wish, &id).await),
+        Task::Baseline => Outcome::Baseline(probe(client, place, wish, &id).await),
+        Task::Prove(goal) => {
+            let began = Timestamp::now();
+            Outcome::Probed {
+                goal,
+                began,
+                result: probe(client, place, wish, &id).await,
+            }
+        }
+        Task::Write {
+            goal,
+            create,
+            key,
+            fingerprint,
+            version,
+        } => {
+            let result = write(client, place, wish, &id, (create, key, version)).await;
+            Outcome::Wrote {
+                goal,
+                fingerprint,
+                result,
+            }
+        }
+        Task::Delete => {
+            let deleted = client.delete(&place.space, &id).await;
+            Outcome::Deleted(deleted.map(drop).map_err(Trouble::from))
+        }
+    }
+}
+
+async fn look(client: &Client, place: &Place, wish: &Wish, id: &str) -> Result<Seen, Trouble> {
+    Ok(match client.get(&place.space, id).await? {
+        None => Seen::Absent,
+        Some(observed) => seen(wish, &observed)?,
+    })
+}
+
+fn seen(wish: &Wish, observed: &Observed) -> Result<Seen, Trouble> {
+    if observed.is_preconfigured || observed.is_system_action {
+        return Ok(Seen::Foreign(
+            "the connector is kept in kibana.yml or by Kibana itself".to_owned(),
+        ));
+    }
+    if observed.connector_type_id != wish.spec.connector_type {
+        let text = format!(
+            "a connector of type {} has this id already",
+            observed.connector_type_id
+        );
+        return Ok(Seen::Foreign(text));
+    }
+    if wish.goal.is_none() {
+        return Ok(Seen::Ours {
+            differences: Vec::new(),
+        });
+    }
+    let differences =
+        driver(wish)?.differences(&wish.spec.config, &wish.spec.display_name, observed);
+    Ok(Seen::Ours {
+        differences: differences
+            .iter()
+            .map(|difference| scrub(&difference.to_string()).into_owned())
+            .collect(),
+    })
+}
+
+async fn write(
+    client: &Client,
+    place: &Place,
+    wish: &Wish,
+    id: &str,
+    (create, key, version): (bool, SecretString, Version),
+) -> Result<(), Trouble> {
+    let spec = &wish.spec;
+    let rendered = driver(wish)?.render(&spec.config, &spec.display_name, &key, &version);
+    let body = rendered
+        .map_err(|problems| Trouble::new(FailureClass::Rejected, &join(&problems), false))?;
+    if create {
+        client.create(&place.space, id, &body).await?;
+    } else {
+        client.update(&place.space, id, &body).await?;
+    }
+    Ok(())
+}
+
+async fn probe(
+    client: &Client,
+    place: &Place,
+    wish: &Wish,
+    id: &str,
+) -> Result<ProbeResult, Trouble> {
+    let driver = driver(wish)?;
+    let execution = client
+        .execute(&place.space, id, &driver.probe(&wish.spec.config))
+        .await?;
+    Ok(driver.read_probe(&execution))
+}
+
+fn driver(wish: &Wish) -> Result<&'static dyn Driver, Trouble> {
+    let kind = &wish.spec.connector_type;
+    keyfleet_kibana::driver(kind).ok_or_else(|| {
+        let text =
+            format!("this agent has no driver for connectors of type {kind}; update the agent");
+        Trouble::new(FailureClass::Rejected, &text, false)
+    })
+}
+
+/// True where Kibana did not carry the call out. After any other error of a write nobody knows.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Settings { .. }
+        | Error::Unreachable { .. }
+        | Error::Tls { .. }
+        | Error::Redirected { .. }
+        | Error::TooManyRequests { .. }
+        | Error::Unauthorized { .. }
+        | Error::Redacted { .. }
+        | Error::Forbidden { .. }
+        | Error::Licence { .. }
+        | Error::TypeNotEnabled { .. }
+        | Error::HostNotAllowed { .. }
+        | Error::Rejected { .. }
+        | Error::NotOurs { .. }
+        | Error::Conflict { .. }
+        | Error::Gone { .. }
+        | Error::NoSuchRoute { .. } => true,
+        Error::Timeout { .. }
+        | Error::Truncated { .. }
+        | Error::TooLarge { .. }
+        | Error::NotJson { .. }
+        | Error::Unexpected { .. }
+        | Error::NotReady { .. }
+        | Error::ServerError { .. }
+        | Error::NoEncryptionKey { .. }
+        | Error::Undecryptable { .. } => false,
+    }
+}
+
+/// True where trying again may help without anybody doing anything, judged by the provider's refusal alone.
+pub(crate) fn is_transient(class: FailureClass) -> bool {
+    match class {
+        FailureClass::RateLimit
+        | FailureClass::Network
+        | FailureClass::Provider
+        | FailureClass::KibanaDown
+        | FailureClass::Timeout => true,
+        FailureClass::Auth
+        | FailureClass::Egress
+        | FailureClass::Quota
+        | FailureClass::Model
+        | FailureClass::Licence
+        | FailureClass::KibanaAuth
+        | FailureClass::Rejected
+        | FailureClass::Conflict
+        | FailureClass::Encryption
+        | FailureClass::Unreachable
+        | FailureClass::Agent => false,
+    }
+}

@@ -1,0 +1,194 @@
+//! What is said on the stream.
+
+use keyfleet_proto::v1::control_message::Message as ToAgent;
+use keyfleet_proto::v1::{self, BindingState, FailureClass};
+
+use crate::harness::{Harness, PLACE, desired};
+
+#[tokio::test]
+async fn older_changed_and_malformed_documents_are_refused_and_remembered() {
+    let mut harness = Harness::start().await;
+    harness.run();
+    harness
+        .control
+        .until("a session", |state| state.hellos.len() == 1)
+        .await;
+    let good = desired(2, 5, vec![harness.binding(PLACE, 1, 1)]);
+    harness.control.push(good.clone());
+    harness
+        .control
+        .until_state(PLACE, BindingState::Proven)
+        .await;
+    let mut twice = desired(
+        2,
+        6,
+        vec![harness.binding(PLACE, 1, 1), harness.binding(PLACE, 1, 1)],
+    );
+    let mut nameless = desired(2, 7, vec![harness.binding(PLACE, 1, 1)]);
+    nameless.bindings[0].key = "Not a name".to_owned();
+    twice.bindings[1].attempt = 9;
+    let other = v1::Desired {
+        digest: "other".into(),
+        ..good.clone()
+    };
+    for (document, expected) in [
+        (desired(2, 4, Vec::new()), "older"),
+        (desired(1, 99, Vec::new()), "older"),
+        (other, "another content"),
+        (twice, "bindings[1].binding"),
+        (nameless, "bindings[0].key"),
+        (
+            v1::Desired {
+                generation: None,
+                ..good.clone()
+            },
+            "generation",
+        ),
+    ] {
+        let n_answers = harness.control.state().answers.len();
+        harness.control.send(ToAgent::Desired(document));
+        harness
+            .control
+            .until("an answer", |state| state.answers.len() == n_answers + 1)
+            .await;
+        let rejected = harness.control.state().answers[n_answers].rejected.clone();
+        assert!(rejected.contains(expected), "{rejected}");
+    }
+    // The same again is no change.
+    let n_answers = harness.control.state().answers.len();
+    harness.control.send(ToAgent::Desired(good));
+    harness
+        .control
+        .until("an answer", |state| state.answers.len() == n_answers + 1)
+        .await;
+    assert_eq!(harness.control.state().answers[n_answers].rejected, "");
+    assert_eq!(harness.writes().await, (1, 0, 0, 1));
+    harness.control.send(ToAgent::GoAway(v1::GoAway {
+        reconnect_after_secs: 0,
+        reason: "test".to_owned(),
+    }));
+    harness
+        .control
+        .until("a second session", |state| state.hellos.len() == 2)
+        .await;
+    {
+        let state = harness.control.state();
+        let hello = &state.hellos[1];
+        assert_eq!(
+            hello.generation,
+            Some(v1::Generation {
+                epoch: 2,
+                counter: 5
+            })
+        );
+        assert_eq!(hello.digest, "digest 2.5");
+        assert_eq!(
+            hello.keys_held,
+            [v1::KeyHeld {
+                key: "openai".to_owned(),
+                version: 1
+            }]
+        );
+        assert!(hello.last_rejected.is_some() && hello.facts.is_some());
+        assert_eq!(hello.boot_id, state.hellos[0].boot_id);
+    }
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_reconnect_with_nothing_new_sends_nothing() {
+    let mut harness = Harness::start().await;
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    harness.control.send(ToAgent::GoAway(v1::GoAway::default()));
+    harness
+        .control
+        .until("a second session", |state| state.hellos.len() == 2)
+        .await;
+    let (n_reports, n_beats) = (
+        harness.control.state().reports.len(),
+        harness.control.state().heartbeats,
+    );
+    harness
+        .control
+        .until("a heartbeat", |state| state.heartbeats > n_beats)
+        .await;
+    assert_eq!(harness.control.state().reports.len(), n_reports);
+    assert_eq!(harness.control.state().answers.len(), 1);
+    assert_eq!(harness.writes().await, (1, 0, 0, 1));
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn what_control_did_not_store_is_sent_again() {
+    let mut harness = Harness::start().await;
+    harness.control.change(|state| state.deaf = true);
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    harness.control.change(|state| {
+        state.statuses.clear();
+        state.deaf = false;
+    });
+    harness.control.send(ToAgent::GoAway(v1::GoAway::default()));
+    harness
+        .control
+        .until_state(PLACE, BindingState::Proven)
+        .await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_come_is_asked_for_and_a_refusal_is_told() {
+    let mut harness = Harness::start().await;
+    harness.control.change(|state| {
+        state.lazy = true;
+        state.refused.insert(("openai".to_owned(), 2));
+    });
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    assert_eq!(harness.control.state().requests.len(), 1);
+    harness.push(vec![harness.binding(PLACE, 1, 2)]);
+    let status = harness
+        .control
+        .until_state(PLACE, BindingState::Failed)
+        .await;
+    assert_eq!(status.failure_class(), FailureClass::Agent);
+    assert!(
+        status.text.contains("openai") && status.text.contains("retiring"),
+        "{}",
+        status.text
+    );
+    assert_eq!(
+        status.running,
+        Some(v1::Assignment {
+            revision: 1,
+            key_version: 1
+        })
+    );
+    assert_eq!(harness.writes().await, (1, 0, 0, 1));
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_the_fleet_is_stopped() {
+    let mut harness = Harness::start().await;
+    harness.control.change(|state| state.andon = true);
+    harness.run();
+    harness.push(vec![harness.binding(PLACE, 1, 1)]);
+    harness
+        .control
+        .until("two heartbeats", |state| {
+            state.heartbeats >= 2 && !state.answers.is_empty()
+        })
+        .await;
+    assert_eq!(harness.writes().await, (0, 0, 0, 0));
+    harness.control.change(|state| state.andon = false);
+    harness
+        .control
+        .send(ToAgent::Andon(v1::Andon { on: false }));
+    harness
+        .control
+        .until_state(PLACE, BindingState::Proven)
+        .await;
+    harness.stop().await;
+}

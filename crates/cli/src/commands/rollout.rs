@@ -1,0 +1,189 @@
+//! `keyfleet rollout`: watch and steer rollouts.
+
+use clap::{Args, Subcommand};
+use keyfleet_proto::v1;
+
+use super::{Session, get};
+use crate::client::Client;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::Printer;
+use crate::views;
+use crate::watch::{self, Follow};
+
+/// Length of a full id (a UUID): only a shorter one is looked up.
+const ID_CHARS: usize = 36;
+
+/// What to do with rollouts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the rollouts
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only those that have not ended
+        #[arg(long)]
+        active: bool,
+    },
+    /// Show a rollout with its waves, targets and events
+    Show {
+        /// Id of the rollout, or its beginning; the active one where left out
+        id: Option<String>,
+    },
+    /// Watch a rollout until it ends
+    Watch(WatchArgs),
+    /// Offer nothing more for now; what is in flight goes on
+    Pause(VerbArgs),
+    /// Go on; failures so far are forgiven
+    Resume(VerbArgs),
+    /// End it here and change nothing back
+    Abort(VerbArgs),
+    /// Return every touched deployment to what it last proved
+    Rollback(VerbArgs),
+    /// Offer the failed deployments again
+    Retry(VerbArgs),
+}
+
+/// Which rollout to watch, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Id of the rollout, or its beginning; the active one where left out
+    id: Option<String>,
+    /// Also end, with code 5, when the rollout is paused or halted
+    #[arg(long)]
+    exit_on_halt: bool,
+}
+
+/// Which rollout to change, and why.
+#[derive(Debug, Args)]
+pub(crate) struct VerbArgs {
+    /// Id of the rollout, or its beginning
+    id: String,
+    /// Why, for the record
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT"
+    )]
+    reason: String,
+}
+
+pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit, Error> {
+    if let Command::Watch(args) = command {
+        return watch(session, args).await;
+    }
+    let client = session.client().await?;
+    let printer = session.printer;
+    match command {
+        Command::List { active } => get::rollouts(&client, printer, active).await?,
+        Command::Show { id } => show(&client, printer, id.as_deref()).await?,
+        Command::Watch(_) => {}
+        Command::Pause(args) => change(&client, printer, args, v1::RolloutVerb::Pause).await?,
+        Command::Resume(args) => change(&client, printer, args, v1::RolloutVerb::Resume).await?,
+        Command::Abort(args) => change(&client, printer, args, v1::RolloutVerb::Abort).await?,
+        Command::Rollback(args) => {
+            change(&client, printer, args, v1::RolloutVerb::Rollback).await?
+        }
+        Command::Retry(args) => change(&client, printer, args, v1::RolloutVerb::Retry).await?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn watch(session: &Session<'_>, args: WatchArgs) -> Result<Exit, Error> {
+    let client = session.waiting_client().await?;
+    let printer = session.printer;
+    let id = resolve(&client, args.id.as_deref()).await?;
+    let follow = Follow {
+        until_held: args.exit_on_halt,
+        deadline: session.wait_deadline(),
+        print_each: true,
+    };
+    let ends = watch::follow_all(&client, printer, &[id], follow).await?;
+    if !printer.is_machine() {
+        for end in &ends {
+            printer.text(&views::rollout::outcome(end))?;
+        }
+    }
+    Ok(watch::exit_of(&ends))
+}
+
+/// Also `keyfleet describe rollout`.
+pub(super) async fn show(
+    client: &Client,
+    printer: &Printer,
+    id: Option<&str>,
+) -> Result<(), Error> {
+    let id = resolve(client, id).await?;
+    let response = client
+        .call(v1::GetRolloutRequest { id }, async |api, request| {
+            api.get_rollout(request).await
+        })
+        .await?;
+    printer.show(&response, |view| views::rollout::page(&response, view))
+}
+
+async fn change(
+    client: &Client,
+    printer: &Printer,
+    args: VerbArgs,
+    verb: v1::RolloutVerb,
+) -> Result<(), Error> {
+    let id = resolve(client, Some(&args.id)).await?;
+    let request = v1::ChangeRolloutRequest {
+        id,
+        verb: verb.into(),
+        reason: args.reason,
+    };
+    let response = client
+        .call(request, async |api, request| {
+            api.change_rollout(request).await
+        })
+        .await?;
+    let rollout = response.rollout.ok_or(Error::Incomplete("rollout"))?;
+    printer.show(&rollout, |_| views::rollout::sentence(&rollout))
+}
+
+/// The full id for what the operator wrote.
+async fn resolve(client: &Client, written: Option<&str>) -> Result<String, Error> {
+    if let Some(id) = written.filter(|id| id.len() == ID_CHARS) {
+        return Ok(id.to_owned());
+    }
+    let request = v1::ListRolloutsRequest {
+        active_only: written.is_none(),
+    };
+    let list = client
+        .call(request, async |api, request| {
+            api.list_rollouts(request).await
+        })
+        .await?;
+    let ids = list.rollouts.into_iter().map(|rollout| rollout.id);
+    match written {
+        Some(prefix) => only_with_prefix(prefix, ids),
+        None => only_active(ids),
+    }
+}
+
+fn only_with_prefix(prefix: &str, ids: impl Iterator<Item = String>) -> Result<String, Error> {
+    let mut ids: Vec<String> = ids
+        .filter(|id| !prefix.is_empty() && id.starts_with(prefix))
+        .collect();
+    match (ids.len(), ids.pop()) {
+        (1, Some(id)) => Ok(id),
+        (_, None) => Err(Error::NoSuchRollout(prefix.to_owned())),
+        (_, Some(last)) => {
+            ids.push(last);
+            Err(Error::ManyRollouts {
+                prefix: prefix.to_owned(),
+                ids,
+            })
+        }
+    }
+}
+
+fn only_active(ids: impl Iterator<Item = String>) -> Result<String, Error> {
+    let mut ids: Vec<String> = ids.collect();
+    match (ids.len(), ids.pop()) {
+        (1, Some(id)) => Ok(id),
+        (n_active, _) => Err(Error::WhichRollout { n_active }),
+    }
+}

@@ -1,0 +1,71 @@
+//! Connectors and their revisions.
+
+use keyfleet_proto::v1;
+
+use super::deployment::{Column, binding_rows};
+use super::{Page, words};
+use crate::output::{Table, View, when};
+
+/// The table of connectors.
+pub(crate) fn table(connectors: &[v1::Connector], view: &View) -> String {
+    let headers: &[&str] = if view.wide {
+        &[
+            "NAME",
+            "TYPE",
+            "DISPLAY NAME",
+            "KEY",
+            "REVISION",
+            "CREATED",
+            "BINDINGS",
+            "CONFIG…",
+        ]
+    } else {
+        &["NAME", "TYPE", "KEY", "REVISION", "CREATED", "BINDINGS…"]
+    };
+    let mut table = Table::new(headers);
+    for connector in connectors {
+        let mut cells = vec![(&connector.name).into(), (&connector.r#type).into()];
+        if view.wide {
+            cells.push((&connector.display_name).into());
+        }
+        cells.push((&connector.key).into());
+        cells.push(connector.revision.to_string().into());
+        cells.push(when(connector.created_at, view).into());
+        cells.push(words::counts_cell(&connector.bindings));
+        if view.wide {
+            cells.push((&connector.config_json).into());
+        }
+        table.row(cells);
+    }
+    table.without_empty_columns().to_string()
+}
+
+/// One connector with its revisions and bindings.
+pub(crate) fn page(response: &v1::GetConnectorResponse, view: &View) -> String {
+    let mut page = Page::default();
+    if let Some(connector) = &response.connector {
+        page.fact("Connector", &connector.name);
+        page.fact("Type", &connector.r#type);
+        page.fact("Display name", &connector.display_name);
+        page.fact("Key", &connector.key);
+        page.fact("Revision", connector.revision);
+        page.fact("Created", when(connector.created_at, view));
+        page.fact("Config", &connector.config_json);
+        page.fact("Bindings", words::counts(&connector.bindings).0);
+    }
+    let mut revisions = Table::new(&["REVISION", "KEY", "CREATED", "CONFIG…"]);
+    for revision in &response.revisions {
+        revisions.row(vec![
+            revision.revision.to_string().into(),
+            (&revision.key).into(),
+            when(revision.created_at, view).into(),
+            (&revision.config_json).into(),
+        ]);
+    }
+    page.table("Revisions", &revisions);
+    page.table(
+        "Bindings",
+        &binding_rows(&response.bindings, view, Column::Connector),
+    );
+    page.finish()
+}

@@ -1,0 +1,99 @@
+//! Keys and their versions; never a secret.
+
+use keyfleet_proto::v1;
+
+use super::{Page, words};
+use crate::output::{Cell, Table, Tone, View, when};
+
+/// What control says of a key that can be read.
+const VAULT_OK: &str = "ok";
+
+/// The table of keys.
+pub(crate) fn table(keys: &[v1::Key], view: &View) -> String {
+    let mut table = Table::new(&[
+        "NAME",
+        "VERSION",
+        "LOCATION",
+        "ALLOWED HOSTS",
+        "CHECKED",
+        "VAULT…",
+    ]);
+    for key in keys {
+        let tone = if key.vault_status == VAULT_OK {
+            Tone::Good
+        } else {
+            Tone::Bad
+        };
+        table.row(vec![
+            (&key.name).into(),
+            version(key.current_version).into(),
+            location(key).into(),
+            if view.wide {
+                key.allowed_hosts.join(",").into()
+            } else {
+                "".into()
+            },
+            when(key.checked_at, view).into(),
+            Cell::toned(&key.vault_status, tone),
+        ]);
+    }
+    table.without_empty_columns().to_string()
+}
+
+/// One key with its versions.
+pub(crate) fn page(response: &v1::GetKeyResponse, view: &View) -> String {
+    let mut page = Page::default();
+    if let Some(key) = &response.key {
+        page.fact("Key", &key.name);
+        page.fact("Location", location(key));
+        page.fact("Allowed hosts", key.allowed_hosts.join(", "));
+        page.fact("Version", version(key.current_version));
+        page.fact("Vault", &key.vault_status);
+        page.fact("Checked", when(key.checked_at, view));
+    }
+    let mut versions = Table::new(&[
+        "VERSION",
+        "STATE",
+        "SHOWN",
+        "FINGERPRINT",
+        "FIRST SEEN",
+        "PROVEN BINDINGS",
+        "MAY STILL HOLD IT",
+    ]);
+    for version in &response.versions {
+        versions.row(vec![
+            version.version.to_string().into(),
+            words::key_state_cell(version.state),
+            (&version.shown).into(),
+            fingerprint(&version.fingerprint, view).into(),
+            when(version.first_seen, view).into(),
+            version.bindings_proven.to_string().into(),
+            version.holdings_open.to_string().into(),
+        ]);
+    }
+    page.table("Versions", &versions);
+    page.finish()
+}
+
+/// Characters of a fingerprint that are enough to compare by eye.
+const FINGERPRINT_CHARS: usize = 12;
+
+fn fingerprint(fingerprint: &str, view: &View) -> String {
+    if view.wide {
+        fingerprint.to_owned()
+    } else {
+        fingerprint.chars().take(FINGERPRINT_CHARS).collect()
+    }
+}
+
+fn location(key: &v1::Key) -> String {
+    format!("{}/{}#{}", key.mount, key.path, key.field)
+}
+
+fn version(version: u64) -> String {
+    if version == 0 {
+        String::new()
+    } else {
+        version.to_string()
+    }
+}

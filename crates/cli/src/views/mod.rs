@@ -1,0 +1,102 @@
+//! What each message looks like to a person.
+
+pub(crate) mod connector;
+pub(crate) mod deployment;
+pub(crate) mod key;
+pub(crate) mod placement;
+pub(crate) mod plan;
+pub(crate) mod rollout;
+pub(crate) mod status;
+pub(crate) mod token;
+pub(crate) mod words;
+
+use std::fmt::{Display, Write as _};
+
+use keyfleet_proto::v1;
+
+use crate::output::{Table, Tone, View, clean, paint, when};
+
+/// Newest events of one object that are shown without `-o wide`.
+const EVENTS_SHOWN: usize = 10;
+
+/// A page of a description: facts, then sections.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page(String);
+
+impl Page {
+    /// A fact on one line; an empty one is left out.
+    pub(crate) fn fact(&mut self, name: &str, value: impl Display) {
+        let value = value.to_string();
+        if !value.is_empty() {
+            self.line(format_args!("{:<16}{value}", format!("{name}:")));
+        }
+    }
+
+    /// A line as it is.
+    pub(crate) fn line(&mut self, line: impl Display) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+
+    /// A headed section with a table, or nothing where the table has no rows.
+    pub(crate) fn table(&mut self, heading: &str, table: &Table) {
+        if !table.is_empty() {
+            self.heading(heading);
+            self.line(table);
+        }
+    }
+
+    /// A headed list of sentences, or nothing where there is none.
+    pub(crate) fn sentences<'a>(
+        &mut self,
+        heading: &str,
+        tone: Tone,
+        sentences: impl IntoIterator<Item = &'a String>,
+    ) {
+        let mut sentences = sentences.into_iter().peekable();
+        if sentences.peek().is_none() {
+            return;
+        }
+        self.heading(heading);
+        for sentence in sentences {
+            self.line(format_args!("{} {}", paint("!", tone), clean(sentence)));
+        }
+    }
+
+    /// The events, newest first as control sends them.
+    pub(crate) fn events(&mut self, events: &[v1::Event], view: &View) {
+        let n_shown = if view.wide {
+            events.len()
+        } else {
+            EVENTS_SHOWN
+        };
+        let mut table = Table::new(&["WHEN", "WHO", "WHAT…"]);
+        for event in events.iter().take(n_shown) {
+            table.row(vec![
+                when(event.at, view).into(),
+                (&event.actor).into(),
+                (&event.text).into(),
+            ]);
+        }
+        self.table("Events", &table);
+        if events.len() > n_shown {
+            self.line(format_args!(
+                "… and {} more: -o wide",
+                events.len() - n_shown
+            ));
+        }
+    }
+
+    /// A heading after an empty line.
+    pub(crate) fn heading(&mut self, heading: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.line(paint(heading, Tone::Plain));
+    }
+
+    /// The whole page.
+    pub(crate) fn finish(self) -> String {
+        self.0
+    }
+}

@@ -1,0 +1,206 @@
+//! What manifests would change.
+
+use keyfleet_proto::v1;
+
+use super::{Page, words};
+use crate::output::{Cell, Table, Tone, View, clean, counted, paint};
+
+/// Rows of bindings that are shown without `-o wide`: a change of the whole fleet would bury the rest.
+const BINDINGS_SHOWN: usize = 40;
+
+/// True where applying would store or roll out anything.
+pub(crate) fn has_changes(result: &v1::PlanResult) -> bool {
+    changed_objects(result).next().is_some()
+        || !result.deployments.is_empty()
+        || !result.rollouts.is_empty()
+}
+
+/// The whole plan.
+pub(crate) fn page(result: &v1::PlanResult, view: &View) -> String {
+    let mut page = Page::default();
+    objects(&mut page, result);
+    deployments(&mut page, result, view);
+    for rollout in &result.rollouts {
+        waves(&mut page, rollout);
+    }
+    page.sentences(
+        "Cannot be rolled back",
+        Tone::Between,
+        &cannot_roll_back(result),
+    );
+    page.sentences("Warnings", Tone::Between, &result.warnings);
+    if has_changes(result) || !result.warnings.is_empty() {
+        page.line("");
+    }
+    page.line(summary(result));
+    page.finish()
+}
+
+/// The plan in one line.
+pub(crate) fn summary(result: &v1::PlanResult) -> String {
+    if !has_changes(result) {
+        return format!(
+            "No change: {} compared.",
+            counted(result.objects.len() as u64, "object")
+        );
+    }
+    let n = |kind: v1::ChangeKind| {
+        result
+            .objects
+            .iter()
+            .filter(|object| object.change() == kind)
+            .count()
+    };
+    let n_bindings: usize = result
+        .deployments
+        .iter()
+        .map(|deployment| deployment.bindings.len())
+        .sum();
+    format!(
+        "{} to create, {} to update, {} to remove, {} unchanged; {} on {}; {}.",
+        n(v1::ChangeKind::Create),
+        n(v1::ChangeKind::Update),
+        n(v1::ChangeKind::Remove),
+        n(v1::ChangeKind::Unchanged),
+        counted(n_bindings as u64, "binding"),
+        counted(result.deployments.len() as u64, "deployment"),
+        counted(result.probe_calls, "live probe call"),
+    )
+}
+
+fn changed_objects(result: &v1::PlanResult) -> impl Iterator<Item = &v1::ObjectChange> {
+    result
+        .objects
+        .iter()
+        .filter(|object| object.change() != v1::ChangeKind::Unchanged)
+}
+
+fn objects(page: &mut Page, result: &v1::PlanResult) {
+    let mut objects = changed_objects(result).peekable();
+    if objects.peek().is_some() {
+        page.heading("Objects");
+    }
+    for object in objects {
+        let (mark, word, tone) = change(object.change());
+        let name = format!("{} {}", object.kind, object.name);
+        page.line(format_args!(
+            "{} {}: {word}",
+            paint(mark, tone),
+            clean(&name)
+        ));
+        for detail in &object.details {
+            page.line(format_args!("    {}", clean(detail)));
+        }
+    }
+}
+
+fn deployments(page: &mut Page, result: &v1::PlanResult, view: &View) {
+    let rows = || {
+        result.deployments.iter().flat_map(|deployment| {
+            deployment
+                .bindings
+                .iter()
+                .map(move |binding| (deployment, binding))
+        })
+    };
+    let n_rows = rows().count();
+    let n_shown = if view.wide { n_rows } else { BINDINGS_SHOWN };
+    let mut table = Table::new(&[
+        "DEPLOYMENT",
+        "SPACE",
+        "CONNECTOR",
+        "CHANGE",
+        "FROM",
+        "TO",
+        "WHY…",
+    ]);
+    for (deployment, binding) in rows().take(n_shown) {
+        let (mark, word, tone) = change(binding.change());
+        let reference = binding.binding.clone().unwrap_or_default();
+        table.row(vec![
+            (&deployment.deployment).into(),
+            reference.space.into(),
+            reference.connector.into(),
+            Cell::toned(format!("{mark} {word}"), tone),
+            words::assignment(binding.from.as_ref()).into(),
+            words::assignment(binding.to.as_ref()).into(),
+            (&binding.why).into(),
+        ]);
+    }
+    page.table("Deployments", &table.without_empty_columns());
+    if n_rows > n_shown {
+        page.line(format_args!("… and {} more: -o wide", n_rows - n_shown));
+    }
+}
+
+fn waves(page: &mut Page, rollout: &v1::PlannedRollout) {
+    page.heading(&format!("Rollout by strategy {}", clean(&rollout.strategy)));
+    let mut table = Table::new(&["WAVE", "NAME", "DEPLOYMENTS", "AT ONCE", "LIMIT ON HARM…"]);
+    for (index, wave) in rollout.waves.iter().enumerate() {
+        let limit = match (wave.strict, wave.overshoot_max) {
+            (true, _) => {
+                "strict: the failure that breaks the budget is the last one started".to_owned()
+            }
+            (false, 0) => String::new(),
+            (false, n) => format!("at worst {} beyond the budget", counted(n, "failure")),
+        };
+        table.row(vec![
+            (index + 1).to_string().into(),
+            (&wave.name).into(),
+            wave.deployments.to_string().into(),
+            wave.concurrency.to_string().into(),
+            limit.into(),
+        ]);
+    }
+    page.line(table);
+}
+
+fn cannot_roll_back(result: &v1::PlanResult) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for deployment in &result.deployments {
+        for binding in deployment
+            .bindings
+            .iter()
+            .filter(|binding| !binding.cannot_roll_back.is_empty())
+        {
+            let reference = binding.binding.clone().unwrap_or_default();
+            sentences.push(format!(
+                "{} {}/{}: {}",
+                deployment.deployment,
+                reference.space,
+                reference.connector,
+                binding.cannot_roll_back
+            ));
+        }
+    }
+    sentences
+}
+
+fn change(kind: v1::ChangeKind) -> (&'static str, &'static str, Tone) {
+    match kind {
+        v1::ChangeKind::Create => ("+", "create", Tone::Good),
+        v1::ChangeKind::Update => ("~", "update", Tone::Between),
+        v1::ChangeKind::Remove => ("-", "remove", Tone::Bad),
+        v1::ChangeKind::Unchanged => ("=", "unchanged", Tone::Plain),
+        v1::ChangeKind::Unspecified => ("?", "unknown change", Tone::Between),
+    }
+}
+
+/// What an apply stored: the changed objects and the plan in one line.
+pub(crate) fn applied(result: &v1::PlanResult) -> String {
+    let mut page = Page::default();
+    for object in changed_objects(result) {
+        let (mark, word, tone) = change(object.change());
+        page.line(format_args!(
+            "{} {}: {word}d",
+            paint(mark, tone),
+            clean(&format!("{} {}", object.kind, object.name))
+        ));
+    }
+    page.sentences("Warnings", Tone::Between, &result.warnings);
+    if !result.warnings.is_empty() {
+        page.line("");
+    }
+    page.line(summary(result));
+    page.finish()
+}

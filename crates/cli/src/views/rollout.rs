@@ -1,0 +1,246 @@
+//! Rollouts: the list, one in full, and how it ended.
+
+use keyfleet_core::binding::BindingState;
+use keyfleet_proto::v1;
+
+use super::deployment::first_of;
+use super::{Page, words};
+use crate::duration;
+use crate::output::{Cell, Table, Tone, View, clean, counted, paint, unique_len, when};
+
+/// Characters of an id where a single rollout is named: ids of one minute share fewer.
+const ID_CHARS: usize = 13;
+
+/// The beginning of a rollout's id, for sentences.
+pub(crate) fn short_id(id: &str) -> &str {
+    id.get(..ID_CHARS).unwrap_or(id)
+}
+
+/// The rows of a list of rollouts.
+pub(crate) fn rows(rollouts: &[v1::Rollout], view: &View) -> Table {
+    let headers: &[&str] = if view.wide {
+        &[
+            "ID",
+            "PHASE",
+            "WAVE",
+            "DONE",
+            "STRATEGY",
+            "CONNECTORS",
+            "STARTED",
+            "ENDED",
+            "CAUSE…",
+            "REASON…",
+        ]
+    } else {
+        &[
+            "ID",
+            "PHASE",
+            "WAVE",
+            "DONE",
+            "STARTED",
+            "CAUSE…",
+            "REASON…",
+        ]
+    };
+    let id_len = unique_len(rollouts.iter().map(|rollout| rollout.id.as_str()));
+    let mut table = Table::new(headers);
+    for rollout in rollouts {
+        let id: String = if view.wide {
+            rollout.id.clone()
+        } else {
+            rollout.id.chars().take(id_len).collect()
+        };
+        let (done, total) = progress(&rollout.waves);
+        let mut cells: Vec<Cell> = vec![
+            id.into(),
+            phase_cell(rollout),
+            wave(rollout).into(),
+            format!("{done}/{total}").into(),
+        ];
+        if view.wide {
+            cells.push((&rollout.strategy).into());
+            cells.push(rollout.connectors.join(", ").into());
+        }
+        cells.push(when(rollout.started_at, view).into());
+        if view.wide {
+            cells.push(when(rollout.ended_at, view).into());
+        }
+        cells.push((&rollout.cause).into());
+        cells.push((&rollout.reason).into());
+        table.row(cells);
+    }
+    table.without_empty_columns()
+}
+
+/// One rollout with its waves, targets and events.
+pub(crate) fn page(response: &v1::GetRolloutResponse, view: &View) -> String {
+    let mut page = Page::default();
+    let rollout = response.rollout.clone().unwrap_or_default();
+    page.fact("Rollout", &rollout.id);
+    page.fact(
+        "Phase",
+        paint(
+            words::phase_word(rollout.phase),
+            words::phase_tone(rollout.phase),
+        ),
+    );
+    page.fact("Reason", clean(&rollout.reason));
+    page.fact("Cause", clean(&rollout.cause));
+    page.fact("Strategy", &rollout.strategy);
+    page.fact("Connectors", rollout.connectors.join(", "));
+    page.fact("Started", when(rollout.started_at, view));
+    page.fact("Ended", when(rollout.ended_at, view));
+    page.table("Waves", &wave_rows(&rollout));
+    page.table("Targets", &target_rows(&rollout, response.targets.iter()));
+    waiting(&mut page, &rollout.waiting);
+    page.events(&response.events, view);
+    page.finish()
+}
+
+/// How a watched rollout ended: the targets that are not proven, then one line.
+pub(crate) fn outcome(response: &v1::GetRolloutResponse) -> String {
+    let mut page = Page::default();
+    let rollout = response.rollout.clone().unwrap_or_default();
+    let unproven = response
+        .targets
+        .iter()
+        .filter(|target| words::state(target.state) != Some(BindingState::Proven));
+    page.table("Not proven", &target_rows(&rollout, unproven));
+    if page != Page::default() {
+        page.line("");
+    }
+    page.line(sentence(&rollout));
+    page.finish()
+}
+
+/// A rollout in one sentence: `rollout 0192f3a4-5b6c COMPLETED after 3m: 5 of 5 deployments done`.
+pub(crate) fn sentence(rollout: &v1::Rollout) -> String {
+    let phase = paint(
+        words::phase_word(rollout.phase),
+        words::phase_tone(rollout.phase),
+    );
+    let after = match (rollout.started_at, rollout.ended_at) {
+        (Some(start), Some(end)) => {
+            format!(
+                " after {}",
+                duration::short(u64::try_from(end.seconds - start.seconds).unwrap_or_default())
+            )
+        }
+        _ => String::new(),
+    };
+    let (done, total) = progress(&rollout.waves);
+    let reason = if rollout.reason.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", clean(&rollout.reason))
+    };
+    let deployments = counted(total, "deployment");
+    format!(
+        "rollout {} {phase}{after}: {done} of {deployments} done{reason}",
+        short_id(&rollout.id)
+    )
+}
+
+/// Deployments of a wave that need nothing more.
+pub(crate) fn wave_done(wave: &v1::Wave) -> u32 {
+    let done = |count: &&v1::StateCount| {
+        matches!(
+            words::state(count.state),
+            Some(BindingState::Proven | BindingState::Waived)
+        )
+    };
+    wave.states
+        .iter()
+        .filter(done)
+        .map(|count| count.count)
+        .sum()
+}
+
+/// What is said of a wave beside its counts.
+pub(crate) fn wave_marks(wave: &v1::Wave) -> String {
+    let mut marks = Vec::new();
+    if wave.strict {
+        marks.push("strict".to_owned());
+    }
+    if wave.baseline_red > 0 {
+        marks.push(format!("{} broken before", wave.baseline_red));
+    }
+    if wave.offline > 0 {
+        marks.push(format!("{} offline", wave.offline));
+    }
+    marks.join(", ")
+}
+
+fn progress(waves: &[v1::Wave]) -> (u32, u32) {
+    (
+        waves.iter().map(wave_done).sum(),
+        waves.iter().map(|wave| wave.deployments).sum(),
+    )
+}
+
+fn phase_cell(rollout: &v1::Rollout) -> Cell {
+    Cell::toned(
+        words::phase_word(rollout.phase),
+        words::phase_tone(rollout.phase),
+    )
+}
+
+/// The running wave: `canary (1/2)`.
+fn wave(rollout: &v1::Rollout) -> String {
+    let index = usize::try_from(rollout.wave).unwrap_or(usize::MAX);
+    match rollout.waves.get(index) {
+        Some(wave) => format!("{} ({}/{})", wave.name, index + 1, rollout.waves.len()),
+        None => String::new(),
+    }
+}
+
+fn wave_rows(rollout: &v1::Rollout) -> Table {
+    let mut table = Table::new(&["WAVE", "NAME", "DONE", "AT ONCE", "MARKS", "STATES…"]);
+    for (index, wave) in rollout.waves.iter().enumerate() {
+        table.row(vec![
+            (index + 1).to_string().into(),
+            (&wave.name).into(),
+            format!("{}/{}", wave_done(wave), wave.deployments).into(),
+            wave.concurrency.to_string().into(),
+            wave_marks(wave).into(),
+            words::counts_cell(&wave.states),
+        ]);
+    }
+    table.without_empty_columns()
+}
+
+fn target_rows<'a>(
+    rollout: &v1::Rollout,
+    targets: impl Iterator<Item = &'a v1::RolloutTarget>,
+) -> Table {
+    let mut table = Table::new(&["DEPLOYMENT", "WAVE", "STATE", "BACK", "CLASS", "TEXT…"]);
+    for target in targets {
+        let wave = usize::try_from(target.wave)
+            .ok()
+            .and_then(|index| rollout.waves.get(index));
+        table.row(vec![
+            (&target.deployment).into(),
+            wave.map(|wave| wave.name.as_str())
+                .unwrap_or_default()
+                .into(),
+            words::state_cell(target.state),
+            if target.rolled_back {
+                Cell::toned("rolled back", Tone::Between)
+            } else {
+                "".into()
+            },
+            words::failure_class(target.failure_class).into(),
+            first_of(&target.text, &target.waiting).into(),
+        ]);
+    }
+    table.without_empty_columns()
+}
+
+fn waiting(page: &mut Page, waiting: &[v1::Waiting]) {
+    let whole: Vec<String> = waiting
+        .iter()
+        .filter(|waiting| waiting.deployment.is_empty())
+        .map(|waiting| waiting.sentence.clone())
+        .collect();
+    page.sentences("Waiting", Tone::Between, &whole);
+}

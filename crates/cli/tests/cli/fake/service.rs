@@ -1,0 +1,467 @@
+//! The calls of the fake, over its state.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use keyfleet_proto::v1;
+use keyfleet_proto::v1::operator_service_server::OperatorService;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::plan::parse;
+use super::{ADMIN, ROLLOUT_IDS, State, Step, VIEWER, before};
+
+pub(super) struct Service(pub(super) Arc<Mutex<State>>);
+
+impl Service {
+    fn state<Q>(
+        &self,
+        request: &Request<Q>,
+        writes: bool,
+    ) -> Result<MutexGuard<'_, State>, Status> {
+        let token = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
+        match token.and_then(|token| token.strip_prefix("Bearer ")) {
+            Some(ADMIN) => {}
+            Some(VIEWER) if !writes => {}
+            Some(VIEWER) => {
+                return Err(Status::permission_denied(
+                    "this needs the role operator; the token of vera has viewer",
+                ));
+            }
+            _ => return Err(Status::unauthenticated("the token is not known")),
+        }
+        Ok(self.0.lock().unwrap())
+    }
+}
+
+fn ok<R>(response: R) -> Result<Response<R>, Status> {
+    Ok(Response::new(response))
+}
+
+#[tonic::async_trait]
+impl OperatorService for Service {
+    async fn plan(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<v1::PlanResponse>, Status> {
+        let result = self
+            .state(&request, false)?
+            .plan(&request.get_ref().files)?;
+        ok(v1::PlanResponse {
+            result: Some(result),
+        })
+    }
+
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        let result = state.plan(&request.files)?;
+        let removes = result
+            .objects
+            .iter()
+            .any(|object| object.change() == v1::ChangeKind::Remove);
+        if removes && !request.yes {
+            return Err(Status::failed_precondition(
+                "this removes 2 bindings on 2 deployments and was not agreed to",
+            ));
+        }
+        for line in request.files.iter().flat_map(|file| file.text.lines()) {
+            let (key, text) = parse(line);
+            state.objects.insert(key, text);
+        }
+        let rollout_ids = result
+            .rollouts
+            .iter()
+            .zip(ROLLOUT_IDS)
+            .map(|(_, id)| id.to_owned())
+            .collect();
+        ok(v1::ApplyResponse {
+            result: Some(result),
+            rollout_ids,
+        })
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let state = self.state(&request, false)?;
+        let active = |rollout: &&v1::Rollout| rollout.ended_at.is_none();
+        let waiting = state
+            .deployments
+            .iter()
+            .filter(|deployment| !deployment.waiting.is_empty());
+        ok(v1::GetStatusResponse {
+            deployments: u32::try_from(state.deployments.len()).unwrap(),
+            deployments_connected: u32::try_from(
+                state.deployments.iter().filter(|d| d.connected).count(),
+            )
+            .unwrap(),
+            bindings: count(&state.bindings),
+            active_rollouts: state.rollouts.iter().filter(active).cloned().collect(),
+            problems: vec!["Vault does not answer since 12:00: connection refused".into()],
+            andon: true,
+            control_version: "0.1.0".into(),
+            waiting: waiting
+                .map(|d| v1::Waiting {
+                    deployment: d.name.clone(),
+                    sentence: d.waiting.clone(),
+                })
+                .collect(),
+        })
+    }
+
+    async fn list_deployments(
+        &self,
+        request: Request<v1::ListDeploymentsRequest>,
+    ) -> Result<Response<v1::ListDeploymentsResponse>, Status> {
+        let state = self.state(&request, false)?;
+        let selector = &request.get_ref().selector;
+        let matches = |d: &&v1::Deployment| match selector.split_once('=') {
+            Some((key, value)) => d.labels.get(key).is_some_and(|found| found == value),
+            None => true,
+        };
+        if selector.contains("((") {
+            return Err(Status::invalid_argument(
+                "selector \"((\" is not valid: unexpected `(` at character 1",
+            ));
+        }
+        ok(v1::ListDeploymentsResponse {
+            deployments: state.deployments.iter().filter(matches).cloned().collect(),
+        })
+    }
+
+    async fn get_deployment(
+        &self,
+        request: Request<v1::GetDeploymentRequest>,
+    ) -> Result<Response<v1::GetDeploymentResponse>, Status> {
+        let state = self.state(&request, false)?;
+        let name = &request.get_ref().name;
+        let found = state
+            .deployments
+            .iter()
+            .find(|deployment| deployment.name == *name)
+            .cloned();
+        let deployment =
+            found.ok_or_else(|| Status::not_found(format!("there is no deployment {name:?}")))?;
+        let bindings = state
+            .bindings
+            .iter()
+            .filter(|binding| binding.deployment == *name)
+            .cloned()
+            .collect();
+        let event = v1::Event {
+            at: before(65),
+            actor: "keyfleet".into(),
+            text: "enrolled with token 01ab".into(),
+        };
+        ok(v1::GetDeploymentResponse {
+            deployment: Some(deployment),
+            bindings,
+            events: vec![event],
+        })
+    }
+
+    async fn list_connectors(
+        &self,
+        request: Request<v1::ListConnectorsRequest>,
+    ) -> Result<Response<v1::ListConnectorsResponse>, Status> {
+        let state = self.state(&request, false)?;
+        ok(v1::ListConnectorsResponse {
+            connectors: vec![connector(2, &state.bindings)],
+        })
+    }
+
+    async fn get_connector(
+        &self,
+        request: Request<v1::GetConnectorRequest>,
+    ) -> Result<Response<v1::GetConnectorResponse>, Status> {
+        let state = self.state(&request, false)?;
+        ok(v1::GetConnectorResponse {
+            connector: Some(connector(2, &state.bindings)),
+            revisions: vec![connector(2, &[]), connector(1, &[])],
+            bindings: state.bindings.clone(),
+        })
+    }
+
+    async fn list_placements(
+        &self,
+        request: Request<v1::ListPlacementsRequest>,
+    ) -> Result<Response<v1::ListPlacementsResponse>, Status> {
+        drop(self.state(&request, false)?);
+        let placement = v1::Placement {
+            name: "everywhere".into(),
+            selector: "env in (prod,test)".into(),
+            connectors: vec!["assistant".into()],
+            spaces: vec!["default".into(), "soc".into()],
+            strategy: "careful".into(),
+            drift_policy: v1::DriftPolicy::Correct.into(),
+            deployments: 2,
+        };
+        ok(v1::ListPlacementsResponse {
+            placements: vec![placement],
+        })
+    }
+
+    async fn list_strategies(
+        &self,
+        request: Request<v1::ListStrategiesRequest>,
+    ) -> Result<Response<v1::ListStrategiesResponse>, Status> {
+        drop(self.state(&request, false)?);
+        let waves = vec![
+            "canary: 1 deployment, one at a time, strict".into(),
+            "rest: 2 at a time, soak 5m".into(),
+        ];
+        ok(v1::ListStrategiesResponse {
+            strategies: vec![v1::Strategy {
+                name: "careful".into(),
+                waves,
+            }],
+        })
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        drop(self.state(&request, false)?);
+        ok(v1::ListKeysResponse { keys: vec![key()] })
+    }
+
+    async fn get_key(
+        &self,
+        request: Request<v1::GetKeyRequest>,
+    ) -> Result<Response<v1::GetKeyResponse>, Status> {
+        drop(self.state(&request, false)?);
+        let version = |version, state: v1::KeyState, holdings_open| v1::KeyVersion {
+            version,
+            state: state.into(),
+            fingerprint: "4f1c9a77e0d2b85a".repeat(4),
+            shown: format!("sk-proj-…a{version}Zq"),
+            first_seen: before(86_400 * 3),
+            holdings_open,
+            bindings_proven: 2,
+        };
+        let versions = vec![
+            version(7, v1::KeyState::Current, 2),
+            version(6, v1::KeyState::Previous, 0),
+        ];
+        ok(v1::GetKeyResponse {
+            key: Some(key()),
+            versions,
+        })
+    }
+
+    async fn list_bindings(
+        &self,
+        request: Request<v1::ListBindingsRequest>,
+    ) -> Result<Response<v1::ListBindingsResponse>, Status> {
+        let state = self.state(&request, false)?;
+        let wanted = &request.get_ref().deployment;
+        let matches = |binding: &&v1::Binding| wanted.is_empty() || binding.deployment == *wanted;
+        ok(v1::ListBindingsResponse {
+            bindings: state.bindings.iter().filter(matches).cloned().collect(),
+        })
+    }
+
+    async fn list_rollouts(
+        &self,
+        request: Request<v1::ListRolloutsRequest>,
+    ) -> Result<Response<v1::ListRolloutsResponse>, Status> {
+        let state = self.state(&request, false)?;
+        let active_only = request.get_ref().active_only;
+        let matches = |rollout: &&v1::Rollout| !active_only || rollout.ended_at.is_none();
+        ok(v1::ListRolloutsResponse {
+            rollouts: state.rollouts.iter().filter(matches).cloned().collect(),
+        })
+    }
+
+    async fn get_rollout(
+        &self,
+        request: Request<v1::GetRolloutRequest>,
+    ) -> Result<Response<v1::GetRolloutResponse>, Status> {
+        let state = self.state(&request, false)?;
+        let rollout = Some(state.rollout(&request.get_ref().id)?);
+        let event = v1::Event {
+            at: before(65),
+            actor: "ada".into(),
+            text: "applied assistant.yaml".into(),
+        };
+        ok(v1::GetRolloutResponse {
+            rollout,
+            targets: state.targets.clone(),
+            events: vec![event],
+        })
+    }
+
+    type WatchRolloutStream = ReceiverStream<Result<v1::WatchRolloutResponse, Status>>;
+
+    async fn watch_rollout(
+        &self,
+        request: Request<v1::WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let mut state = self.state(&request, false)?;
+        state.n_watches += 1;
+        let id = &request.get_ref().id;
+        let n_steps = state
+            .script
+            .iter()
+            .take_while(|step| matches!(step, Step::Now(_)))
+            .count();
+        let (sender, receiver) = tokio::sync::mpsc::channel(n_steps + 1);
+        let mut opened = Ok(());
+        for _ in 0..=n_steps {
+            if state.script.is_empty() {
+                break;
+            }
+            match state.script.remove(0) {
+                Step::Now(rollout) => {
+                    let rollout = v1::Rollout {
+                        id: id.clone(),
+                        ..*rollout
+                    };
+                    state.rollouts.retain(|known| known.id != *id);
+                    state.rollouts.push(rollout.clone());
+                    sender
+                        .try_send(Ok(v1::WatchRolloutResponse {
+                            rollout: Some(rollout),
+                        }))
+                        .unwrap();
+                }
+                // Nothing was said yet: the call itself fails.
+                Step::Break(status) if n_steps == 0 => opened = Err(status),
+                Step::Break(status) => sender.try_send(Err(status)).unwrap(),
+                Step::End => {}
+            }
+        }
+        opened?;
+        if state.script.is_empty()
+            && state.n_watches > 0
+            && !state.rollouts.iter().any(|known| known.id == *id)
+        {
+            return Err(Status::not_found(format!("there is no rollout {id}")));
+        }
+        ok(ReceiverStream::new(receiver))
+    }
+
+    async fn change_rollout(
+        &self,
+        request: Request<v1::ChangeRolloutRequest>,
+    ) -> Result<Response<v1::ChangeRolloutResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        let mut rollout = state.rollout(&request.id)?;
+        if rollout.ended_at.is_some() {
+            return Err(Status::failed_precondition(
+                "a rollout that is COMPLETED takes no verb",
+            ));
+        }
+        rollout.phase = match request.verb() {
+            v1::RolloutVerb::Pause => v1::RolloutPhase::Paused,
+            v1::RolloutVerb::Abort => v1::RolloutPhase::Aborted,
+            v1::RolloutVerb::Rollback => v1::RolloutPhase::RollingBack,
+            v1::RolloutVerb::Resume | v1::RolloutVerb::Retry => v1::RolloutPhase::Progressing,
+            v1::RolloutVerb::Unspecified => {
+                return Err(Status::invalid_argument("field `verb` is missing"));
+            }
+        }
+        .into();
+        rollout.reason = request.reason.clone();
+        state.changes.push(request);
+        ok(v1::ChangeRolloutResponse {
+            rollout: Some(rollout),
+        })
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        let token = v1::Token {
+            id: format!("0192f3a4-0000-7000-8000-{:012}", state.created.len()),
+            kind: request.kind,
+            principal: request.principal.clone(),
+            role: request.role,
+            labels: request.labels.clone(),
+            uses_left: request.uses,
+            expires_at: before(-i64::from(request.ttl_secs) - 30),
+            created_at: before(0),
+            created_by: "ada".into(),
+            revoked: false,
+        };
+        state.tokens.push(token.clone());
+        state.created.push(request);
+        ok(v1::CreateTokenResponse {
+            token: Some(token),
+            value: "kfj_shown-this-once".into(),
+        })
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let state = self.state(&request, false)?;
+        ok(v1::ListTokensResponse {
+            tokens: state.tokens.clone(),
+        })
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let id = &request.get_ref().id;
+        let found = state.tokens.iter_mut().find(|token| token.id == *id);
+        found
+            .ok_or_else(|| Status::not_found(format!("there is no token {id:?}")))?
+            .revoked = true;
+        ok(v1::RevokeTokenResponse {})
+    }
+}
+
+fn count(bindings: &[v1::Binding]) -> Vec<v1::StateCount> {
+    let mut counts = BTreeMap::new();
+    for binding in bindings {
+        *counts.entry(binding.state).or_default() += 1;
+    }
+    counts
+        .into_iter()
+        .map(|(state, count)| v1::StateCount { state, count })
+        .collect()
+}
+
+fn connector(revision: u64, bindings: &[v1::Binding]) -> v1::Connector {
+    v1::Connector {
+        name: "assistant".into(),
+        r#type: ".gen-ai".into(),
+        display_name: "Assistant (gpt-5.2)".into(),
+        key: "openai-prod".into(),
+        revision,
+        config_json: r#"{"apiProvider":"OpenAI","defaultModel":"gpt-5.2"}"#.into(),
+        created_at: before(7_230),
+        bindings: count(bindings),
+    }
+}
+
+fn key() -> v1::Key {
+    v1::Key {
+        name: "openai-prod".into(),
+        mount: "kv".into(),
+        path: "ai/openai".into(),
+        field: "api_key".into(),
+        allowed_hosts: vec!["api.openai.com".into()],
+        current_version: 7,
+        vault_status: "ok".into(),
+        checked_at: before(65),
+    }
+}

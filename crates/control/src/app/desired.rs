@@ -1,0 +1,143 @@
+//! The desired state of one deployment, composed per binding, and the keys its agent may have.
+
+use std::collections::BTreeMap;
+
+use keyfleet_core::binding::BindingState;
+use keyfleet_core::id::{DeploymentId, Generation, KeyName, KeyVersion};
+use keyfleet_core::key::Key;
+use keyfleet_core::placement::DriftPolicy;
+use keyfleet_proto::{duration_secs, v1};
+use keyfleet_store::{Binding, Deployment, Tx};
+use prost::Message as _;
+use secrecy::SecretString;
+
+use super::App;
+use crate::error::Error;
+
+/// Everything a session needs to tell its agent.
+#[derive(Debug, Clone)]
+pub(crate) struct DesiredState {
+    pub(crate) deployment: Deployment,
+    /// The document, with its digest.
+    pub(crate) document: v1::Desired,
+    /// Key versions that the document names; true where some binding still has to write with it.
+    pub(crate) keys: BTreeMap<(KeyName, KeyVersion), bool>,
+}
+
+/// A key value on its way to an agent.
+pub(crate) struct KeyForAgent {
+    pub(crate) value: SecretString,
+    pub(crate) fingerprint: String,
+}
+
+impl App {
+    /// What this deployment shall have now.
+    pub(crate) async fn desired(&self, id: DeploymentId) -> Result<DesiredState, Error> {
+        let idle_probe_secs = duration_secs(self.config.agents.idle_probe);
+        self.store.read(move |tx| compose(tx, id, idle_probe_secs)).await
+    }
+
+    /// The value of a key version for an agent whose desired state names it.
+    pub(crate) async fn key_for_agent(
+        &self,
+        name: &KeyName,
+        version: KeyVersion,
+    ) -> Result<KeyForAgent, Error> {
+        let wanted = name.clone();
+        let stored = self
+            .store
+            .read(move |tx| {
+                let key = tx.keys()?.into_iter().find(|row| row.key.name == wanted);
+                let versions = tx.key_versions(&wanted)?;
+                Ok::<_, Error>((key, versions.into_iter().find(|row| row.version == version)))
+            })
+            .await?;
+        let (Some(row), Some(known)) = stored else {
+            return Err(Error::NotFound { kind: "key version", name: format!("{name} {version}") });
+        };
+        if !known.state.may_be_assigned() {
+            let state = known.state.as_str();
+            return Err(Error::Precondition(format!("key {name} {version} is {state}")));
+        }
+        let value = self
+            .keyring
+            .value(&row.key.location, version)
+            .await
+            .map_err(|err| Error::Unavailable(err.to_string()))?;
+        Ok(KeyForAgent { value, fingerprint: known.fingerprint })
+    }
+}
+
+fn compose(
+    tx: &Tx<'_>,
+    id: DeploymentId,
+    probe_interval_secs: u32,
+) -> Result<DesiredState, Error> {
+    let missing = || Error::NotFound { kind: "deployment", name: id.to_string() };
+    let deployment = tx.deployment(id)?.ok_or_else(missing)?;
+    let keys: BTreeMap<KeyName, Key> =
+        tx.keys()?.into_iter().map(|row| (row.key.name.clone(), row.key)).collect();
+    let policies: BTreeMap<_, DriftPolicy> =
+        tx.placements()?.into_iter().map(|p| (p.name, p.drift_policy)).collect();
+    let mut named = BTreeMap::new();
+    let mut bindings = Vec::new();
+    for binding in tx.bindings_of(id)? {
+        let policy = policies.get(&binding.placement).copied().unwrap_or(DriftPolicy::Report);
+        let Some(wire) = wire_binding(tx, &binding, &keys, policy, probe_interval_secs)? else {
+            continue;
+        };
+        if let (false, Some(assignment)) = (wire.remove, wire.assignment) {
+            let key: KeyName = wire.key.parse().map_err(|err| Error::internal(&err))?;
+            let must_write = !matches!(
+                binding.progress.state,
+                BindingState::Proven | BindingState::Applied | BindingState::Waived
+            );
+            *named.entry((key, KeyVersion(assignment.key_version))).or_insert(false) |= must_write;
+        }
+        bindings.push(wire);
+    }
+    let document = document(deployment.generation, bindings);
+    Ok(DesiredState { deployment, document, keys: named })
+}
+
+fn document(generation: Generation, bindings: Vec<v1::DesiredBinding>) -> v1::Desired {
+    let mut document =
+        v1::Desired { generation: Some(generation.into()), digest: bytes::Bytes::new(), bindings };
+    let digest = blake3::hash(&document.encode_to_vec());
+    document.digest = bytes::Bytes::copy_from_slice(digest.as_bytes());
+    document
+}
+
+fn wire_binding(
+    tx: &Tx<'_>,
+    binding: &Binding,
+    keys: &BTreeMap<KeyName, Key>,
+    policy: DriftPolicy,
+    probe_interval_secs: u32,
+) -> Result<Option<v1::DesiredBinding>, Error> {
+    let Some(told) = binding.desired else { return Ok(None) };
+    let mut wire = v1::DesiredBinding {
+        binding: Some(v1::BindingRef {
+            space: binding.id.space.to_string(),
+            connector: binding.id.connector.to_string(),
+        }),
+        connector_id: binding.id.connector_id().as_hyphenated().to_string(),
+        attempt: told.attempt,
+        drift_policy: v1::DriftPolicy::from(policy).into(),
+        remove: told.assignment.is_none(),
+        probe_interval_secs,
+        ..v1::DesiredBinding::default()
+    };
+    let Some(assignment) = told.assignment else { return Ok(Some(wire)) };
+    let stored = tx.connector(&binding.id.connector, assignment.revision)?;
+    let name = || format!("{} {}", binding.id.connector, assignment.revision);
+    let stored = stored.ok_or_else(|| Error::NotFound { kind: "connector revision", name: name() })?;
+    let spec = stored.revision.spec;
+    wire.connector_type = spec.connector_type;
+    wire.display_name = spec.display_name;
+    wire.config_json = spec.config;
+    wire.allowed_hosts = keys.get(&spec.key).map(|key| key.allowed_hosts.clone()).unwrap_or_default();
+    wire.key = spec.key.to_string();
+    wire.assignment = Some(assignment.into());
+    Ok(Some(wire))
+}

@@ -1,0 +1,88 @@
+//! New versions of Keys: noticed in Vault's metadata, read once, rolled out.
+
+use std::collections::BTreeSet;
+
+use keyfleet_core::id::{ConnectorName, KeyName};
+use keyfleet_core::key::{Key, KeyState};
+use keyfleet_seal::shown;
+use keyfleet_store::{KeyVersionRow, Tx};
+use keyfleet_vault::VersionState;
+
+use super::start::{refresh_goals, start_rollouts};
+use super::{App, KEYFLEET};
+use crate::clock;
+use crate::error::Error;
+
+impl App {
+    /// Asks Vault for the newest version of every Key and rolls out what is new.
+    pub(crate) async fn poll_keys(&self) -> Result<(), Error> {
+        let keys = self.store.read(|tx| Ok::<_, Error>(tx.keys()?)).await?;
+        for row in keys {
+            self.poll_key(&row.key, &row.vault_status).await?;
+        }
+        Ok(())
+    }
+
+    async fn poll_key(&self, key: &Key, last_status: &str) -> Result<(), Error> {
+        let name = key.name.clone();
+        let known = self.store.read(move |tx| Ok::<_, Error>(tx.key_versions(&name)?)).await?;
+        let newest = known.first().map(|row| row.version.0).unwrap_or_default();
+        let (status, found) = match self.newest_version(key, newest).await {
+            Ok(found) => ("ok".to_owned(), found),
+            Err(status) => (status, None),
+        };
+        if found.is_none() && status == last_status {
+            return Ok(());
+        }
+        if status != "ok" {
+            tracing::warn!(key.name = %key.name, vault.status = %status, "Vault does not serve a key");
+        }
+        let (name, now) = (key.name.clone(), clock::now());
+        let write = move |tx: &Tx<'_>| {
+            tx.set_vault_status(&name, &status, now)?;
+            if let Some(version) = &found {
+                tx.insert_key_version(&name, version)?;
+                refresh_goals(tx, now)?;
+                let cause = format!("key {name} has version {} in Vault", version.version.0);
+                start_rollouts(tx, &users(tx, &name)?, &cause, KEYFLEET, now)?;
+            }
+            Ok::<_, Error>(())
+        };
+        self.store.write(write).await?;
+        self.changed();
+        Ok(())
+    }
+
+    /// A version of a Key beyond `known`, read; `None` where there is none; else a sentence for people.
+    pub(crate) async fn newest_version(
+        &self,
+        key: &Key,
+        known: u64,
+    ) -> Result<Option<KeyVersionRow>, String> {
+        let vault = self.keyring.vault();
+        let info = vault.current_version(&key.location).await.map_err(|err| err.to_string())?;
+        let version = info.current;
+        if version.0 <= known {
+            return Ok(None);
+        }
+        if info.state != VersionState::Readable {
+            return Err(format!("version {} at {} is deleted", version.0, key.location));
+        }
+        let value =
+            self.keyring.value(&key.location, version).await.map_err(|err| err.to_string())?;
+        Ok(Some(KeyVersionRow {
+            version,
+            state: KeyState::Pending,
+            fingerprint: self.fingerprint.fingerprint(&value),
+            shown: shown(&value),
+            first_seen: clock::now(),
+        }))
+    }
+}
+
+/// The connectors that hold this Key.
+pub(crate) fn users(tx: &Tx<'_>, key: &KeyName) -> Result<BTreeSet<ConnectorName>, Error> {
+    let connectors = tx.connectors()?;
+    let users = connectors.into_iter().filter(|connector| connector.revision.spec.key == *key);
+    Ok(users.map(|connector| connector.revision.connector).collect())
+}

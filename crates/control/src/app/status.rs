@@ -1,0 +1,307 @@
+//! What agents report: stored only where it says something new.
+
+use keyfleet_core::Timestamp;
+use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::id::{DeploymentId, EnrolmentId, Generation, SpaceId};
+use keyfleet_proto::{Invalid, timestamp, v1};
+use keyfleet_seal::scrub;
+use keyfleet_store::{Binding, Evidence, Facts, Space, Tx};
+
+use super::App;
+use crate::clock;
+use crate::error::Error;
+
+/// Longest text of a status that is kept, in characters.
+const TEXT_CHARS_MAX: usize = 600;
+
+/// Most spaces and problems kept of a Kibana.
+const FACTS_MAX: usize = 1000;
+
+/// The agent a report comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter {
+    pub(crate) deployment: DeploymentId,
+    pub(crate) enrolment: EnrolmentId,
+    pub(crate) certificate_serial: String,
+}
+
+/// A binding's status, checked.
+#[derive(Debug, Clone)]
+struct Report {
+    id: BindingId,
+    running: Option<Assignment>,
+    attempted: Option<Assignment>,
+    attempt: u32,
+    generation: Generation,
+    state: BindingState,
+    failure: Option<Failure>,
+    baseline_ok: Option<bool>,
+    proven_at: Option<Timestamp>,
+    removed: bool,
+}
+
+impl App {
+    /// Stores a status report. The caller answers the agent only after this.
+    pub(crate) async fn report(
+        &self,
+        from: &Reporter,
+        report: v1::StatusReport,
+        agent_version: &str,
+    ) -> Result<(), Error> {
+        let facts = report.facts.map(facts).transpose()?;
+        let mut reports = Vec::with_capacity(report.bindings.len());
+        for binding in report.bindings {
+            let mut report = Report::read(from.deployment, binding)?;
+            self.tell_auth_from_egress(&mut report).await;
+            reports.push(report);
+        }
+        let (from, agent_version, now) = (from.clone(), agent_version.to_owned(), clock::now());
+        let write = move |tx: &Tx<'_>| {
+            if let Some(facts) = facts {
+                store_facts(tx, from.deployment, &agent_version, &facts)?;
+            }
+            for report in reports {
+                take(tx, &from, &report, now)?;
+            }
+            Ok::<_, Error>(())
+        };
+        self.store.write(write).await?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Stores that the agent has, or refuses, a generation of its desired state.
+    pub(crate) async fn answered(
+        &self,
+        deployment: DeploymentId,
+        answer: v1::DesiredAnswer,
+    ) -> Result<(), Error> {
+        let generation = answer.generation.ok_or_else(|| Invalid::missing("generation"))?;
+        let generation = Generation::from(generation);
+        let (rejected, now) = (text(&answer.rejected), clock::now());
+        let write = move |tx: &Tx<'_>| {
+            for mut binding in tx.bindings_of(deployment)? {
+                let is_told = binding.desired.is_some_and(|told| told.generation <= generation);
+                if !is_told || binding.progress.state != BindingState::Offered {
+                    continue;
+                }
+                binding.progress.at = now;
+                if rejected.is_empty() {
+                    binding.progress.state = BindingState::Received;
+                } else {
+                    binding.progress.state = BindingState::Failed;
+                    let failure = Failure { class: FailureClass::Rejected, text: rejected.clone() };
+                    binding.progress.failure = Some(failure);
+                }
+                tx.put_binding(&binding)?;
+            }
+            Ok::<_, Error>(())
+        };
+        self.store.write(write).await?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Gives what was offered to an agent that was away a new beginning: its deadline counts from its return.
+    pub(crate) async fn returned(&self, deployment: DeploymentId) -> Result<(), Error> {
+        let is_offered = |binding: &Binding| binding.progress.state == BindingState::Offered;
+        let bindings = self.store.read(move |tx| Ok::<_, Error>(tx.bindings_of(deployment)?)).await?;
+        if !bindings.iter().any(is_offered) {
+            return Ok(());
+        }
+        let now = clock::now();
+        let write = move |tx: &Tx<'_>| {
+            for mut binding in tx.bindings_of(deployment)?.into_iter().filter(is_offered) {
+                binding.progress.at = now;
+                tx.put_binding(&binding)?;
+            }
+            Ok::<_, Error>(())
+        };
+        self.store.write(write).await
+    }
+
+    /// A 401 at one Kibana, while the key works from here, is the way out that is refused and not the key.
+    async fn tell_auth_from_egress(&self, report: &mut Report) {
+        let (Some(failure), Some(attempted)) = (&mut report.failure, report.attempted) else { return };
+        if failure.class != FailureClass::Auth {
+            return;
+        }
+        if self.key_works_from_here(&report.id.connector, attempted).await == Some(true) {
+            failure.class = FailureClass::Egress;
+            let text = format!("{}; the same key works from the control service", failure.text);
+            failure.text = text;
+        }
+    }
+}
+
+impl Report {
+    fn read(deployment: DeploymentId, wire: v1::BindingStatus) -> Result<Self, Invalid> {
+        let state = BindingState::try_from(wire.state())?;
+        let class = wire.failure_class();
+        let failure = if class != v1::FailureClass::Unspecified {
+            Some(Failure { class: class.try_into()?, text: text(&wire.text) })
+        } else if state == BindingState::Failed {
+            return Err(Invalid::missing("bindings.failure_class"));
+        } else {
+            None
+        };
+        let proven_at = timestamp("bindings.proven_at", wire.proven_at)?;
+        let generation =
+            wire.generation.ok_or_else(|| Invalid::missing("bindings.generation"))?.into();
+        let binding = wire.binding.ok_or_else(|| Invalid::missing("bindings.binding"))?;
+        let space: SpaceId = Invalid::parse("bindings.binding.space", &binding.space)?;
+        let connector = Invalid::parse("bindings.binding.connector", &binding.connector)?;
+        Ok(Self {
+            id: BindingId { deployment, space, connector },
+            running: wire.running.map(Into::into),
+            attempted: wire.attempted.map(Into::into),
+            attempt: wire.attempt,
+            generation,
+            state,
+            failure,
+            baseline_ok: wire.baseline_ok,
+            proven_at,
+            removed: wire.removed,
+        })
+    }
+
+    /// True where it answers what the binding is told now, and not something older.
+    fn answers(&self, binding: &Binding) -> bool {
+        binding.desired.is_some_and(|told| {
+            told.assignment == self.attempted
+                && self.generation >= told.generation
+                && (told.attempt == self.attempt || told.assignment.is_none())
+        })
+    }
+}
+
+/// Takes one report into its binding's row.
+fn take(tx: &Tx<'_>, from: &Reporter, report: &Report, now: Timestamp) -> Result<(), Error> {
+    let known = tx.binding(&report.id)?;
+    let Some(binding) = known else { return Ok(()) };
+    let mut new = binding.clone();
+    new.running = report.running;
+    if report.answers(&binding) {
+        if report.removed {
+            return removed(tx, new, now);
+        }
+        progress(&mut new, report, now);
+    }
+    if new.progress.state == BindingState::Proven && report.answers(&binding) {
+        prove(tx, from, &mut new, report, now)?;
+    } else if new.progress.state == BindingState::Failed
+        && binding.progress.state != BindingState::Failed
+    {
+        tx.void_evidence(&new.id)?;
+    }
+    if new != binding {
+        tx.put_binding(&new)?;
+    }
+    Ok(())
+}
+
+fn progress(binding: &mut Binding, report: &Report, now: Timestamp) {
+    let progress = &mut binding.progress;
+    let is_news = progress.state != report.state || progress.failure != report.failure;
+    if is_news {
+        progress.state = report.state;
+        progress.at = now;
+        progress.failure.clone_from(&report.failure);
+    }
+    if report.baseline_ok.is_some() {
+        progress.baseline_ok = report.baseline_ok;
+    }
+}
+
+/// A live call succeeded: evidence for this version, and no other version is held any more.
+fn prove(
+    tx: &Tx<'_>,
+    from: &Reporter,
+    binding: &mut Binding,
+    report: &Report,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let Some(assignment) = report.attempted else { return Ok(()) };
+    let at = report.proven_at.unwrap_or(now);
+    if binding.last_proven == Some(assignment) && binding.proven_at == Some(at) {
+        return Ok(());
+    }
+    binding.last_proven = Some(assignment);
+    binding.proven_at = Some(at);
+    let Some(connector) = tx.connector(&binding.id.connector, assignment.revision)? else {
+        return Ok(());
+    };
+    let key = connector.revision.spec.key;
+    tx.put_evidence(&Evidence {
+        binding: binding.id.clone(),
+        key: key.clone(),
+        version: assignment.key_version,
+        revision: assignment.revision,
+        enrolment: from.enrolment,
+        certificate_serial: from.certificate_serial.clone(),
+        at,
+    })?;
+    let by = format!("proof of {key} {}", assignment.key_version);
+    tx.close_holdings(&binding.id, Some((&key, assignment.key_version)), &by, now)?;
+    Ok(())
+}
+
+fn removed(tx: &Tx<'_>, mut binding: Binding, now: Timestamp) -> Result<(), Error> {
+    tx.close_holdings(&binding.id, None, "confirmed removal", now)?;
+    tx.void_evidence(&binding.id)?;
+    if binding.progress.state == BindingState::Proven && binding.running.is_none() {
+        return Ok(());
+    }
+    binding.running = None;
+    binding.last_proven = None;
+    binding.proven_at = None;
+    binding.progress.state = BindingState::Proven;
+    binding.progress.at = now;
+    binding.progress.failure = None;
+    tx.put_binding(&binding)?;
+    Ok(())
+}
+
+/// Facts from the wire, cut to what is kept.
+pub(crate) fn facts(wire: v1::KibanaFacts) -> Result<Facts, Invalid> {
+    let observed_at = timestamp("facts.observed_at", wire.observed_at)?;
+    let short = |text: &str| text.chars().take(200).collect::<String>();
+    Ok(Facts {
+        reachable: wire.reachable,
+        version: short(&wire.version),
+        uuid: short(&wire.uuid),
+        flavor: short(&wire.flavor),
+        licence: short(&wire.licence),
+        spaces: wire
+            .spaces
+            .into_iter()
+            .take(FACTS_MAX)
+            .map(|space| Space { id: short(&space.id), actions_enabled: space.actions_enabled })
+            .collect(),
+        problems: wire.problems.iter().take(FACTS_MAX).map(|problem| text(problem)).collect(),
+        observed_at: observed_at.map_or(0, |at| at.as_microsecond()),
+    })
+}
+
+/// Stores facts if they say anything new; when they were seen is not news.
+pub(crate) fn store_facts(
+    tx: &Tx<'_>,
+    deployment: DeploymentId,
+    agent_version: &str,
+    facts: &Facts,
+) -> Result<(), Error> {
+    let Some(known) = tx.deployment(deployment)? else { return Ok(()) };
+    let observed_at = facts.observed_at;
+    let same = known.agent_version == agent_version
+        && known.facts.is_some_and(|known| Facts { observed_at, ..known } == *facts);
+    if !same {
+        tx.set_facts(deployment, agent_version, facts)?;
+    }
+    Ok(())
+}
+
+/// A foreign text for people: masked once more, and of bounded length.
+fn text(foreign: &str) -> String {
+    scrub(foreign).chars().take(TEXT_CHARS_MAX).collect()
+}

@@ -1,0 +1,380 @@
+//! One step of a rollout, in one transaction: load, plan, save.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyfleet_core::Timestamp;
+use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::id::{ConnectorName, DeploymentId, KeyName, RolloutId};
+use keyfleet_core::rollout::{
+    Deadline, Event as RunEvent, Phase, Plan, PlanInput, Step, Target, Waiting, plan,
+};
+use keyfleet_store::{
+    Binding, Desired, Event, EventScope, Progress, Rollout, RolloutBinding, RolloutTarget, Tx,
+};
+
+use super::KEYFLEET;
+use super::rollout::finish;
+use crate::error::Error;
+
+/// Plans of one step: each applies what the last decided. The planner's own tests show that a handful is enough;
+/// the bound turns a mistake into a logged oddity instead of a stuck service.
+const PLANS_MAX: usize = 32;
+
+/// What a step needs to know that is not in the database.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) now: Timestamp,
+    pub(crate) epoch: u64,
+    pub(crate) online: BTreeSet<DeploymentId>,
+}
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Deployments whose desired state changed.
+    pub(crate) touched: BTreeSet<DeploymentId>,
+    /// Why the rollout waits.
+    pub(crate) waiting: Vec<Waiting>,
+    /// When to look again without news.
+    pub(crate) wake_at: Option<Timestamp>,
+    /// The rollout ended.
+    pub(crate) ended: bool,
+}
+
+/// A rollout with everything that belongs to it.
+pub(crate) struct Loaded {
+    pub(crate) rollout: Rollout,
+    pub(crate) targets: Vec<RolloutTarget>,
+    pub(crate) changes: BTreeMap<DeploymentId, Vec<RolloutBinding>>,
+    pub(crate) bindings: BTreeMap<BindingId, Binding>,
+}
+
+/// Takes one rollout as far as it goes now.
+pub(crate) fn step(
+    tx: &Tx<'_>,
+    rollout: Rollout,
+    around: &Surroundings,
+) -> Result<Outcome, Error> {
+    let mut loaded = load(tx, rollout)?;
+    let mut outcome = Outcome::default();
+    for _ in 0..PLANS_MAX {
+        let targets = loaded.plan_targets(tx, &around.online)?;
+        let plan = plan(&PlanInput {
+            now: around.now,
+            andon: false,
+            strategy: &loaded.rollout.strategy,
+            run: &loaded.rollout.run,
+            targets: &targets,
+        });
+        let is_quiet = plan.offer.is_empty()
+            && plan.roll_back.is_empty()
+            && plan.timed_out.is_empty()
+            && plan.events.is_empty();
+        outcome.waiting.clone_from(&plan.waiting_on);
+        outcome.wake_at = plan.wake_at;
+        if is_quiet {
+            return Ok(outcome);
+        }
+        loaded.apply(tx, &plan, around, &mut outcome)?;
+        if loaded.rollout.run.phase.is_terminal() {
+            outcome.ended = true;
+            outcome.waiting.clear();
+            outcome.wake_at = None;
+            return Ok(outcome);
+        }
+    }
+    tracing::warn!(rollout.id = %loaded.rollout.id, "the planner did not come to rest; it goes on at the next change");
+    Ok(outcome)
+}
+
+/// Loads a rollout with everything that belongs to it.
+pub(crate) fn load(tx: &Tx<'_>, rollout: Rollout) -> Result<Loaded, Error> {
+    let targets = tx.rollout_targets(rollout.id)?;
+    let mut changes: BTreeMap<DeploymentId, Vec<RolloutBinding>> = BTreeMap::new();
+    for change in tx.rollout_bindings(rollout.id)? {
+        changes.entry(change.id.deployment).or_default().push(change);
+    }
+    let bindings = tx.bindings_in(rollout.id)?;
+    let bindings = bindings.into_iter().map(|binding| (binding.id.clone(), binding)).collect();
+    Ok(Loaded { rollout, targets, changes, bindings })
+}
+
+impl Loaded {
+    /// The targets as the planner sees them.
+    pub(crate) fn plan_targets(
+        &self,
+        tx: &Tx<'_>,
+        online: &BTreeSet<DeploymentId>,
+    ) -> Result<Vec<Target>, Error> {
+        let mut targets = Vec::with_capacity(self.targets.len());
+        let mut assignable = BTreeMap::new();
+        for target in &self.targets {
+            let mut can_roll_back = true;
+            for change in self.changes_of(target.deployment) {
+                can_roll_back &= self.can_return(tx, change, &mut assignable)?;
+            }
+            let bindings = || {
+                self.changes_of(target.deployment).iter().filter_map(|c| self.bindings.get(&c.id))
+            };
+            targets.push(Target {
+                deployment: target.deployment,
+                wave: target.wave,
+                step: step_of(target, bindings().map(|binding| &binding.progress)),
+                online: online.contains(&target.deployment),
+                baseline_red: was_broken(bindings().map(|binding| &binding.progress)),
+                forgiven: target.forgiven,
+                can_roll_back,
+            });
+        }
+        Ok(targets)
+    }
+
+    pub(crate) fn changes_of(&self, deployment: DeploymentId) -> &[RolloutBinding] {
+        self.changes.get(&deployment).map_or(&[], Vec::as_slice)
+    }
+
+    /// True where what the binding had before can be had again; nothing is always to be had.
+    fn can_return(
+        &self,
+        tx: &Tx<'_>,
+        change: &RolloutBinding,
+        assignable: &mut BTreeMap<(ConnectorName, Assignment), bool>,
+    ) -> Result<bool, Error> {
+        let Some(from) = change.from else { return Ok(true) };
+        let cache_key = (change.id.connector.clone(), from);
+        if let Some(known) = assignable.get(&cache_key) {
+            return Ok(*known);
+        }
+        let key = key_of(tx, &change.id.connector, from)?;
+        let versions = tx.key_versions(&key)?;
+        let may =
+            versions.iter().any(|v| v.version == from.key_version && v.state.may_be_assigned());
+        assignable.insert(cache_key, may);
+        Ok(may)
+    }
+
+    fn apply(
+        &mut self,
+        tx: &Tx<'_>,
+        plan: &Plan,
+        around: &Surroundings,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        for (deployment, deadline) in &plan.timed_out {
+            self.time_out(tx, *deployment, *deadline, around.now)?;
+        }
+        for deployment in &plan.offer {
+            self.tell(tx, *deployment, Direction::Forward, around)?;
+            outcome.touched.insert(*deployment);
+        }
+        for deployment in &plan.roll_back {
+            self.tell(tx, *deployment, Direction::Back, around)?;
+            outcome.touched.insert(*deployment);
+        }
+        for (event, reason) in &plan.events {
+            self.happen(tx, *event, reason, KEYFLEET, around.now)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the phase, writes it down, and does what the end of a rollout asks for.
+    pub(crate) fn happen(
+        &mut self,
+        tx: &Tx<'_>,
+        event: RunEvent,
+        reason: &str,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let phase = self.rollout.run.phase.next(event)?;
+        let run = &mut self.rollout.run;
+        let is_new = phase != run.phase;
+        run.phase = phase;
+        if let RunEvent::WaveStarted(wave) = event {
+            run.wave = wave;
+            run.wave_started_at = now;
+        }
+        if matches!(event, RunEvent::Verb(_)) && phase == Phase::Progressing {
+            run.wave_started_at = now;
+        }
+        if is_new {
+            run.hold_reason = if phase == Phase::Progressing { String::new() } else { reason.to_owned() };
+        }
+        let ended_at = phase.is_terminal().then_some(now);
+        tx.set_run(self.rollout.id, run, ended_at)?;
+        let text = match (reason.is_empty(), is_new) {
+            (true, _) => format!("{event:?}"),
+            (false, true) => format!("{phase}: {reason}"),
+            (false, false) => reason.to_owned(),
+        };
+        let entry = Event { at: now, actor: actor.to_owned(), text };
+        tx.add_event(EventScope::Rollout(self.rollout.id), &entry)?;
+        if phase.is_terminal() {
+            finish(tx, self, now)?;
+        }
+        Ok(())
+    }
+
+    fn time_out(
+        &mut self,
+        tx: &Tx<'_>,
+        deployment: DeploymentId,
+        deadline: Deadline,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let text = format!("the {} deadline passed without an answer", deadline.as_str());
+        let ids: Vec<BindingId> =
+            self.changes_of(deployment).iter().map(|change| change.id.clone()).collect();
+        for id in ids {
+            let Some(binding) = self.bindings.get_mut(&id) else { continue };
+            if binding.progress.state != BindingState::Proven {
+                let failure = Failure { class: FailureClass::Timeout, text: text.clone() };
+                binding.progress.state = BindingState::Failed;
+                binding.progress.at = now;
+                binding.progress.failure = Some(failure);
+                tx.put_binding(binding)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what a deployment shall have into its desired state, holdings first.
+    fn tell(
+        &mut self,
+        tx: &Tx<'_>,
+        deployment: DeploymentId,
+        direction: Direction,
+        around: &Surroundings,
+    ) -> Result<(), Error> {
+        let generation = tx.next_generation(deployment, around.epoch)?;
+        let changes = self.changes_of(deployment).to_vec();
+        let failure = changes
+            .iter()
+            .filter_map(|change| self.bindings.get(&change.id))
+            .find_map(|binding| binding.progress.failure.clone());
+        for change in &changes {
+            let assignment = match direction {
+                Direction::Forward => change.to,
+                Direction::Back => change.from,
+            };
+            if let Some(assignment) = assignment {
+                let key = key_of(tx, &change.id.connector, assignment)?;
+                tx.open_holding(&change.id, &key, assignment.key_version, around.now)?;
+            }
+            let Some(binding) = self.bindings.get_mut(&change.id) else { continue };
+            let attempt = match binding.desired {
+                Some(told) if told.assignment == assignment => told.attempt + 1,
+                _ => 1,
+            };
+            binding.desired = Some(Desired { assignment, attempt, generation });
+            let baseline_ok = match direction {
+                Direction::Forward => None,
+                Direction::Back => binding.progress.baseline_ok,
+            };
+            let state = BindingState::Offered;
+            binding.progress = Progress { state, at: around.now, failure: None, baseline_ok };
+            tx.put_binding(binding)?;
+        }
+        if let Some(target) = self.targets.iter_mut().find(|t| t.deployment == deployment) {
+            match direction {
+                Direction::Forward => target.offered_at = Some(around.now),
+                Direction::Back => {
+                    target.rollback_at = Some(around.now);
+                    target.failure = target.failure.take().or(failure);
+                }
+            }
+            tx.put_rollout_target(self.rollout.id, target)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Forward,
+    Back,
+}
+
+/// The Key of a connector at a revision.
+fn key_of(
+    tx: &Tx<'_>,
+    connector: &ConnectorName,
+    assignment: Assignment,
+) -> Result<KeyName, Error> {
+    let stored = tx.connector(connector, assignment.revision)?;
+    let name = || format!("{connector} {}", assignment.revision);
+    let stored = stored.ok_or_else(|| Error::NotFound { kind: "connector revision", name: name() })?;
+    Ok(stored.revision.spec.key)
+}
+
+/// How far the worst binding of a deployment has come.
+fn step_of<'a>(target: &RolloutTarget, bindings: impl Iterator<Item = &'a Progress>) -> Step {
+    let bindings: Vec<&Progress> = bindings.collect();
+    let is_failed = |state| matches!(state, BindingState::Failed | BindingState::Drifted);
+    let failed = bindings.iter().find(|progress| is_failed(progress.state)).map(|progress| {
+        (progress.at, progress.failure.as_ref().map_or(FailureClass::Agent, |f| f.class))
+    });
+    let latest = |fallback: Timestamp| bindings.iter().map(|p| p.at).max().unwrap_or(fallback);
+    let least = bindings.iter().map(|progress| progress.state).min().unwrap_or(BindingState::Proven);
+    match (target.offered_at, target.rollback_at) {
+        (_, Some(at)) => match failed {
+            Some((at, class)) => Step::RollbackFailed(at, class),
+            None if least == BindingState::Proven => Step::RolledBack(latest(at)),
+            None => Step::RollbackOffered(at_least(&bindings, BindingState::Offered, at)),
+        },
+        (Some(at), None) => match (failed, least) {
+            (Some((at, class)), _) => Step::Failed(at, class),
+            (None, BindingState::Proven | BindingState::Waived) => Step::Proven(latest(at)),
+            (None, BindingState::Applied) => Step::Applied(at_least(&bindings, least, at)),
+            (None, BindingState::Received) => Step::Received(at_least(&bindings, least, at)),
+            (None, _) => Step::Offered(at_least(&bindings, BindingState::Offered, at)),
+        },
+        (None, None) => Step::Waiting,
+    }
+}
+
+/// True where what fails (or, as long as nothing does, anything) was broken before the change. One binding that was
+/// broken before does not excuse another that fails now.
+fn was_broken<'a>(bindings: impl Iterator<Item = &'a Progress>) -> bool {
+    let is_red = |progress: &&Progress| progress.baseline_ok == Some(false);
+    let bindings: Vec<&Progress> = bindings.collect();
+    let mut failed = bindings.iter().filter(|progress| progress.failure.is_some()).peekable();
+    if failed.peek().is_none() {
+        return bindings.iter().any(is_red);
+    }
+    failed.all(is_red)
+}
+
+/// Since when the slowest bindings are in the state `least`: the deadline of a step counts from the last of them.
+fn at_least(bindings: &[&Progress], least: BindingState, fallback: Timestamp) -> Timestamp {
+    bindings.iter().filter(|p| p.state == least).map(|p| p.at).max().unwrap_or(fallback)
+}
+
+/// Steps every active rollout; leftovers that waited for one that ended are started.
+pub(crate) fn step_all(
+    tx: &Tx<'_>,
+    around: &Surroundings,
+) -> Result<BTreeMap<RolloutId, Outcome>, Error> {
+    let mut outcomes = BTreeMap::new();
+    // Each round may end rollouts, and an end may let others start; only finitely many bindings wait.
+    loop {
+        let mut any_ended = false;
+        for rollout in tx.active_rollouts()? {
+            let id = rollout.id;
+            let mut outcome = step(tx, rollout, around)?;
+            any_ended |= outcome.ended;
+            if let Some(older) = outcomes.remove(&id) {
+                let Outcome { touched, .. } = older;
+                outcome.touched.extend(touched);
+            }
+            outcomes.insert(id, outcome);
+        }
+        let cause = "deployments or connectors that waited for another rollout";
+        let started =
+            super::start::start_rollouts(tx, &BTreeSet::new(), cause, KEYFLEET, around.now)?;
+        if started.is_empty() && !any_ended {
+            return Ok(outcomes);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Control's own probe of a key that an agent reports as refused.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use keyfleet_core::binding::Assignment;
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::id::{ConnectorName, KeyName, KeyVersion};
+use keyfleet_kibana::driver;
+use url::Url;
+
+use super::App;
+use crate::error::Error;
+
+/// A verdict is used again for this long: a refused key is reported by a whole wave at once.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What the provider said of key versions a moment ago.
+pub(crate) struct Verdicts {
+    deadline: Option<Duration>,
+    known: Mutex<BTreeMap<Asked, (Instant, bool)>>,
+}
+
+/// Which key was asked about where.
+type Asked = (KeyName, KeyVersion, Url);
+
+/// What to ask the provider.
+struct Question {
+    key: KeyName,
+    version: KeyVersion,
+    url: Url,
+    model: Option<String>,
+}
+
+impl Verdicts {
+    /// `None` = never ask.
+    pub(crate) fn new(deadline: Option<Duration>) -> Self {
+        Self { deadline, known: Mutex::default() }
+    }
+
+    fn fresh(&self, question: &Question) -> Option<bool> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.get(&(question.key.clone(), question.version, question.url.clone()));
+        found.filter(|(at, _)| at.elapsed() < FRESH).map(|(_, works)| *works)
+    }
+
+    fn keep(&self, question: &Question, works: bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (at, _)| at.elapsed() < FRESH);
+        let key = (question.key.clone(), question.version, question.url.clone());
+        known.insert(key, (Instant::now(), works));
+    }
+}
+
+impl App {
+    /// Whether the key of this assignment works from here; `None` where that cannot be told.
+    pub(crate) async fn key_works_from_here(
+        &self,
+        connector: &ConnectorName,
+        assignment: Assignment,
+    ) -> Option<bool> {
+        let deadline = self.verdicts.deadline?;
+        let question = self.question(connector, assignment).await.ok()??;
+        if let Some(works) = self.verdicts.fresh(&question) {
+            return Some(works);
+        }
+        let key = self.key_for_agent(&question.key, question.version).await.ok()?;
+        let mut settings = keyfleet_openai::Settings::new(base_url(&question.url)?);
+        settings.timeout = deadline;
+        let client = keyfleet_openai::Client::new(&settings).ok()?;
+        let model = question.model.as_deref().unwrap_or_default();
+        let works = match client.verify(&key.value, model).await {
+            Ok(_) => true,
+            Err(err) => says_of_key(err.class())?,
+        };
+        self.verdicts.keep(&question, works);
+        Some(works)
+    }
+
+    async fn question(
+        &self,
+        connector: &ConnectorName,
+        assignment: Assignment,
+    ) -> Result<Option<Question>, Error> {
+        let (name, revision) = (connector.clone(), assignment.revision);
+        let stored =
+            self.store.read(move |tx| Ok::<_, Error>(tx.connector(&name, revision)?)).await?;
+        let Some(spec) = stored.map(|stored| stored.revision.spec) else { return Ok(None) };
+        let Some(driver) = driver(&spec.connector_type) else { return Ok(None) };
+        let Some(url) = driver.destination(&spec.config) else { return Ok(None) };
+        Ok(Some(Question {
+            key: spec.key,
+            version: assignment.key_version,
+            url,
+            model: driver.model(&spec.config),
+        }))
+    }
+}
+
+/// What a refusal says of the key itself: refused, read and accepted, or nothing.
+fn says_of_key(class: FailureClass) -> Option<bool> {
+    if class == FailureClass::Auth {
+        return Some(false);
+    }
+    let was_read =
+        matches!(class, FailureClass::Model | FailureClass::Quota | FailureClass::RateLimit);
+    was_read.then_some(true)
+}
+
+/// The base of the provider's API, from the URL that connectors call.
+fn base_url(url: &Url) -> Option<Url> {
+    let mut base = url.clone();
+    base.set_query(None);
+    base.set_path(url.path().trim_end_matches('/').strip_suffix("/chat/completions")?);
+    Some(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_is_what_stands_before_chat_completions() {
+        let base = |text: &str| base_url(&Url::parse(text).unwrap()).map(|url| url.to_string());
+        assert_eq!(
+            base("https://api.openai.com/v1/chat/completions").as_deref(),
+            Some("https://api.openai.com/v1")
+        );
+        assert_eq!(base("https://example.org/v1/other"), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! What operators see: rows put together as wire messages.
+
+mod fleet;
+mod keys;
+mod rollouts;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyfleet_core::Timestamp;
+use keyfleet_core::binding::BindingState;
+use keyfleet_core::id::{DeploymentId, KeyName, RolloutId};
+use keyfleet_core::rollout::Waiting;
+use keyfleet_proto::{WireTime, v1};
+use keyfleet_store::{Binding, Event, Rollout, Tx};
+
+use super::App;
+use crate::error::Error;
+
+/// What the views need that is not in the database.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    online: BTreeSet<DeploymentId>,
+    waiting: BTreeMap<RolloutId, Vec<Waiting>>,
+}
+
+impl App {
+    /// What is known of the moment outside the database.
+    pub(crate) fn scene(&self) -> Scene {
+        Scene { online: self.sessions.online(), waiting: self.waiting() }
+    }
+
+    /// Reads with the scene at hand.
+    pub(crate) async fn view<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>, &Scene) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let scene = self.scene();
+        self.store.read(move |tx| work(tx, &scene)).await
+    }
+}
+
+pub(crate) use fleet::{binding_views, connector, connectors, deployment, deployments, placements, strategies};
+pub(crate) use fleet::status;
+pub(crate) use keys::{key, keys};
+pub(crate) use rollouts::{rollout, rollout_detail, rollouts};
+
+/// A point in time for the wire.
+fn wire_time(at: Timestamp) -> Option<prost_types::Timestamp> {
+    Some(WireTime(at).into())
+}
+
+fn count_states(states: impl IntoIterator<Item = BindingState>) -> Vec<v1::StateCount> {
+    let mut counts: BTreeMap<BindingState, u32> = BTreeMap::new();
+    for state in states {
+        *counts.entry(state).or_default() += 1;
+    }
+    counts
+        .into_iter()
+        .map(|(state, count)| v1::StateCount { state: v1::BindingState::from(state).into(), count })
+        .collect()
+}
+
+fn events(events: Vec<Event>) -> Vec<v1::Event> {
+    events
+        .into_iter()
+        .map(|event| v1::Event { at: wire_time(event.at), actor: event.actor, text: event.text })
+        .collect()
+}
+
+/// Why bindings are not converged: what the sentences are made of, loaded once.
+struct Reasons {
+    run_of: BTreeMap<keyfleet_core::binding::BindingId, RolloutId>,
+    sentences: BTreeMap<(RolloutId, DeploymentId), String>,
+    busy: BTreeMap<keyfleet_core::id::ConnectorName, RolloutId>,
+    key_of: BTreeMap<keyfleet_core::id::ConnectorName, KeyName>,
+    vault: BTreeMap<KeyName, String>,
+    online: BTreeSet<DeploymentId>,
+}
+
+impl Reasons {
+    fn load(tx: &Tx<'_>, scene: &Scene) -> Result<Self, Error> {
+        let mut reasons = Self {
+            run_of: BTreeMap::new(),
+            sentences: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            key_of: BTreeMap::new(),
+            vault: BTreeMap::new(),
+            online: scene.online.clone(),
+        };
+        for Rollout { id, .. } in tx.active_rollouts()? {
+            for change in tx.rollout_bindings(id)? {
+                reasons.busy.insert(change.id.connector.clone(), id);
+                reasons.run_of.insert(change.id, id);
+            }
+            for waiting in scene.waiting.get(&id).into_iter().flatten() {
+                if let Some(deployment) = waiting.deployment {
+                    reasons.sentences.insert((id, deployment), waiting.on.to_string());
+                }
+            }
+        }
+        for connector in tx.connectors()? {
+            let revision = connector.revision;
+            reasons.key_of.entry(revision.connector).or_insert(revision.spec.key);
+        }
+        for row in tx.keys()? {
+            reasons.vault.insert(row.key.name, row.vault_status);
+        }
+        Ok(reasons)
+    }
+
+    /// One sentence; empty where the binding has what it shall have and has proven it.
+    fn of(&self, binding: &Binding) -> String {
+        if binding.is_converged() {
+            return String::new();
+        }
+        if let Some(id) = self.run_of.get(&binding.id) {
+            let sentence = self.sentences.get(&(*id, binding.id.deployment)).cloned();
+            return sentence.unwrap_or_else(|| format!("rollout {} is about to act", short(*id)));
+        }
+        let offline = if self.online.contains(&binding.id.deployment) { "" } else { "; its agent is not connected" };
+        if binding.goal.is_none() && binding.desired.is_none() {
+            return self.nothing_to_spread(binding);
+        }
+        if let Some(id) = binding.held_by {
+            let id = short(id);
+            return format!(
+                "rollout {id} was aborted before it came here: `keyfleet rollout retry {id}` or a new change goes on{offline}"
+            );
+        }
+        if !binding.is_told_goal() {
+            return match self.busy.get(&binding.id.connector) {
+                Some(id) => format!("begins when rollout {} of the same connector has ended{offline}", short(*id)),
+                None => format!("a rollout is about to start{offline}"),
+            };
+        }
+        match &binding.progress.failure {
+            Some(failure) => format!("{}: {}{offline}", failure.class, failure.text),
+            None => format!("{}: no live call has proven it yet{offline}", binding.progress.state),
+        }
+    }
+
+    fn nothing_to_spread(&self, binding: &Binding) -> String {
+        let connector = &binding.id.connector;
+        let Some(key) = self.key_of.get(connector) else {
+            return format!("connector {connector} has no revision");
+        };
+        let vault = self.vault.get(key).map_or("not asked yet", String::as_str);
+        format!(
+            "connector {connector} has no revision and version of key {key} that is not withdrawn or abandoned (Vault: {vault})"
+        )
+    }
+}
+
+/// The beginning of a rollout's id: enough for people. The last group of a UUIDv7 is random, the first is time;
+/// eight characters would be the same for all rollouts of a minute, so that thirteen are shown.
+fn short(id: RolloutId) -> String {
+    id.to_string().chars().take(13).collect()
+}

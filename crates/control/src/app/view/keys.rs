@@ -1,0 +1,59 @@
+//! Keys, their versions, and who holds which.
+
+use std::collections::BTreeMap;
+
+use keyfleet_core::id::{KeyName, KeyVersion};
+use keyfleet_proto::v1;
+use keyfleet_store::{KeyRow, Tx};
+
+use super::wire_time;
+use crate::error::Error;
+
+/// Every Key.
+pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<v1::Key>, Error> {
+    tx.keys()?.into_iter().map(|row| wire_key(tx, row)).collect()
+}
+
+/// One Key with its versions.
+pub(crate) fn key(tx: &Tx<'_>, name: &str) -> Result<v1::GetKeyResponse, Error> {
+    let missing = || Error::NotFound { kind: "key", name: name.to_owned() };
+    let parsed: KeyName = name.parse().map_err(|_| missing())?;
+    let row = tx.keys()?.into_iter().find(|row| row.key.name == parsed).ok_or_else(missing)?;
+    let mut open: BTreeMap<KeyVersion, u32> = BTreeMap::new();
+    for holding in tx.holdings(&parsed)?.iter().filter(|holding| holding.closed_at.is_none()) {
+        *open.entry(holding.version).or_default() += 1;
+    }
+    let mut proven: BTreeMap<KeyVersion, u32> = BTreeMap::new();
+    for evidence in tx.evidence(&parsed)? {
+        *proven.entry(evidence.version).or_default() += 1;
+    }
+    let versions = tx
+        .key_versions(&parsed)?
+        .into_iter()
+        .map(|version| v1::KeyVersion {
+            version: version.version.0,
+            state: v1::KeyState::from(version.state).into(),
+            fingerprint: version.fingerprint,
+            shown: version.shown,
+            first_seen: wire_time(version.first_seen),
+            holdings_open: open.get(&version.version).copied().unwrap_or_default(),
+            bindings_proven: proven.get(&version.version).copied().unwrap_or_default(),
+        })
+        .collect();
+    Ok(v1::GetKeyResponse { key: Some(wire_key(tx, row)?), versions })
+}
+
+fn wire_key(tx: &Tx<'_>, row: KeyRow) -> Result<v1::Key, Error> {
+    let newest = tx.key_versions(&row.key.name)?.first().map(|version| version.version.0);
+    let location = row.key.location;
+    Ok(v1::Key {
+        name: row.key.name.to_string(),
+        mount: location.mount,
+        path: location.path,
+        field: location.field,
+        allowed_hosts: row.key.allowed_hosts,
+        current_version: newest.unwrap_or_default(),
+        vault_status: row.vault_status,
+        checked_at: row.checked_at.and_then(wire_time),
+    })
+}

@@ -1,0 +1,79 @@
+//! Manifests: YAML documents in the style operators know, checked before anything is stored.
+//!
+//! Every error names the file, the line and the field's path. A manifest never holds a secret.
+
+mod read;
+mod yaml;
+
+use keyfleet_core::connector::ConnectorSpec;
+use keyfleet_core::id::{ConnectorName, KeyName, PlacementName, StrategyName};
+use keyfleet_core::key::Key;
+use keyfleet_core::placement::Placement;
+use keyfleet_core::rollout::Strategy;
+
+pub(crate) use read::read;
+
+/// Where something stands in the operator's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The file's name as the operator gave it.
+    pub(crate) file: String,
+    /// Line, from 1.
+    pub(crate) line: u64,
+}
+
+/// What is wrong with a manifest, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}:{}: {field}{}{problem}", place.file, place.line, if field.is_empty() { "" } else { ": " })]
+pub(crate) struct InvalidManifest {
+    /// Which file and line.
+    pub(crate) place: Place,
+    /// Path of the field, such as `spec.config.apiUrl`; empty for the document as a whole.
+    pub(crate) field: String,
+    /// What is wrong and what to write instead.
+    pub(crate) problem: String,
+}
+
+/// An operator's object and where it was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Manifest {
+    /// Where it begins.
+    pub(crate) place: Place,
+    /// What it says.
+    pub(crate) object: Object,
+}
+
+/// The four kinds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Object {
+    /// A Key.
+    Key(Key),
+    /// A connector; its revision is found when it is stored.
+    Connector(ConnectorName, ConnectorSpec),
+    /// A placement.
+    Placement(Placement),
+    /// A strategy.
+    Strategy(Strategy),
+}
+
+impl Object {
+    /// The word in `kind:`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "Key",
+            Self::Connector(..) => "Connector",
+            Self::Placement(_) => "Placement",
+            Self::Strategy(_) => "Strategy",
+        }
+    }
+
+    /// The word in `metadata.name:`.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Key(key) => KeyName::as_str(&key.name),
+            Self::Connector(name, _) => ConnectorName::as_str(name),
+            Self::Placement(placement) => PlacementName::as_str(&placement.name),
+            Self::Strategy(strategy) => StrategyName::as_str(&strategy.name),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! From text to objects.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use keyfleet_core::connector::ConnectorSpec;
+use keyfleet_core::id::{ConnectorName, KeyName, PlacementName, StrategyName};
+use keyfleet_core::key::{Key, KeyLocation};
+use keyfleet_core::placement::Placement;
+use keyfleet_core::rollout::{Budget, Deadlines, Sample, Strategy, Wave, default_strategy};
+use keyfleet_kibana::{check_display_name, driver};
+use serde::de::DeserializeOwned;
+
+use super::yaml::{ConnectorForm, Document, Head, KeySpec, PlacementForm, Provider, StrategyForm};
+use super::{InvalidManifest, Manifest, Object, Place};
+
+/// The one version of the manifests' form.
+const API_VERSION: &str = "keyfleet/v1";
+
+/// Largest file in bytes: far beyond any fleet's manifests, small enough to refuse nonsense at once.
+const FILE_BYTES_MAX: usize = 4 << 20;
+
+/// Reads every document of one file.
+///
+/// # Errors
+/// The first [`InvalidManifest`].
+pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Manifest>, InvalidManifest> {
+    let at = |line| Place { file: file.to_owned(), line };
+    if text.len() > FILE_BYTES_MAX {
+        return Err(invalid(at(1), "", format!("the file is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    let mut manifests = Vec::new();
+    for (first_line, document) in documents(text) {
+        let reader = Reader { file, first_line, document };
+        if let Some(manifest) = reader.manifest()? {
+            manifests.push(manifest);
+        }
+    }
+    Ok(manifests)
+}
+
+fn invalid(place: Place, field: &str, problem: impl Display) -> InvalidManifest {
+    InvalidManifest { place, field: field.to_owned(), problem: problem.to_string() }
+}
+
+/// Splits at the lines that begin a document, with the number of each document's first line.
+/// YAML gives `---` at the beginning of a line this meaning everywhere, also inside block scalars.
+fn documents(text: &str) -> Vec<(u64, String)> {
+    let mut all = vec![(1, String::new())];
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        let is_marker = line.trim_end() == "---" || line.starts_with("--- ");
+        if is_marker {
+            all.push((number + 1, String::new()));
+        } else if let Some((_, document)) = all.last_mut() {
+            document.push_str(line);
+        }
+    }
+    all
+}
+
+/// One document of a file.
+struct Reader<'a> {
+    file: &'a str,
+    first_line: u64,
+    document: String,
+}
+
+impl Reader<'_> {
+    fn manifest(&self) -> Result<Option<Manifest>, InvalidManifest> {
+        let is_empty = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+        if self.document.lines().all(is_empty) {
+            return Ok(None);
+        }
+        let head: Head = self.parse()?;
+        if head.api_version != API_VERSION {
+            let problem = format!("is {:?}, this version knows {API_VERSION:?}", head.api_version);
+            return Err(invalid(self.begin(), "apiVersion", problem));
+        }
+        let object = match head.kind.as_str() {
+            "Key" => self.key()?,
+            "Connector" => self.connector()?,
+            "Placement" => self.placement()?,
+            "Strategy" => self.strategy()?,
+            other => {
+                let problem = format!("is {other:?}: use Key, Connector, Placement or Strategy");
+                return Err(invalid(self.begin(), "kind", problem));
+            }
+        };
+        Ok(Some(Manifest { place: self.begin(), object }))
+    }
+
+    fn begin(&self) -> Place {
+        let skipped = self.document.lines().take_while(|line| line.trim().is_empty()).count();
+        self.place(1 + u64::try_from(skipped).unwrap_or(0))
+    }
+
+    /// The place of a line of this document, counted from 1.
+    fn place(&self, line: u64) -> Place {
+        Place { file: self.file.to_owned(), line: self.first_line + line.max(1) - 1 }
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, InvalidManifest> {
+        let mut path = String::new();
+        let parsed = serde_saphyr::with_deserializer_from_str(&self.document, |deserializer| {
+            serde_path_to_error::deserialize(deserializer).map_err(|err| {
+                path = err.path().to_string();
+                err.into_inner()
+            })
+        });
+        parsed.map_err(|err| {
+            let field = if path == "." { String::new() } else { path };
+            self.yaml_error(field, &err)
+        })
+    }
+
+    fn yaml_error(&self, field: String, err: &serde_saphyr::Error) -> InvalidManifest {
+        let line = err.location().map_or(1, |location| location.line());
+        let text = err.without_snippet().to_string();
+        // The library ends its text with the location, which we print in front, counted for the whole file.
+        let problem = match text.find(" at line ") {
+            Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
+            None => text,
+        };
+        let problem = problem.lines().next().unwrap_or_default().to_owned();
+        InvalidManifest { place: self.place(line), field, problem }
+    }
+
+    fn document<N, S>(&self) -> Result<(N, S), InvalidManifest>
+    where
+        N: FromStr<Err: Display>,
+        S: DeserializeOwned,
+    {
+        let document: Document<N, S> = self.parse()?;
+        Ok((document.metadata.name.0, document.spec))
+    }
+
+    fn key(&self) -> Result<Object, InvalidManifest> {
+        let (name, spec): (KeyName, KeySpec) = self.document()?;
+        let wrong = |field: &str, problem: &str| Err(invalid(self.begin(), field, problem));
+        let tidy = |text: &str| text.trim().trim_matches('/').to_owned();
+        let (mount, path) = (tidy(&spec.vault.mount), tidy(&spec.vault.path));
+        let is_plain = |text: &str| {
+            !text.is_empty() && !text.split('/').any(|part| part.is_empty() || part == "..")
+        };
+        if !is_plain(&mount) {
+            return wrong("spec.vault.mount", "must name the mount of a KV engine, such as secret");
+        }
+        if !is_plain(&path) {
+            return wrong("spec.vault.path", "must be a path below the mount, such as keyfleet/openai");
+        }
+        if spec.vault.field.trim().is_empty() {
+            return wrong("spec.vault.field", "must name the field that holds the key");
+        }
+        let Provider::OpenAi = spec.provider.0;
+        let hosts = spec.allowed_hosts.unwrap_or_else(|| vec!["api.openai.com".to_owned()]);
+        if hosts.is_empty() || hosts.iter().any(|host| !is_host(host)) {
+            let problem = "must list at least one host name without scheme, port or path, such as api.openai.com";
+            return wrong("spec.allowedHosts", problem);
+        }
+        Ok(Object::Key(Key {
+            name,
+            location: KeyLocation { mount, path, field: spec.vault.field },
+            allowed_hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            scope: spec.scope.into(),
+        }))
+    }
+
+    fn connector(&self) -> Result<Object, InvalidManifest> {
+        let (name, form): (ConnectorName, ConnectorForm) = self.document()?;
+        let line_of = |location: serde_saphyr::Location| self.place(location.line());
+        let Some(driver) = driver(&form.connector_type.value) else {
+            let problem = format!(
+                "unknown connector type {:?}: this version knows {}",
+                form.connector_type.value,
+                keyfleet_kibana::driver_types().collect::<Vec<_>>().join(", ")
+            );
+            return Err(invalid(line_of(form.connector_type.referenced), "spec.type", problem));
+        };
+        let display_name = form.display_name.value.trim().to_owned();
+        check_display_name(&display_name).map_err(|err| {
+            invalid(line_of(form.display_name.referenced), "spec.displayName", err.problem)
+        })?;
+        let config: serde_json::Map<String, serde_json::Value> =
+            form.config.iter().map(|(key, value)| (key.clone(), value.value.clone())).collect();
+        let text = serde_json::Value::Object(config).to_string();
+        let config = driver.canonical(&text).map_err(|problems| {
+            let Some(first) = problems.first() else {
+                return invalid(self.begin(), "spec.config", "is not valid");
+            };
+            let key = first.field.strip_prefix("config.").unwrap_or(&first.field);
+            let key = key.split(['.', '[']).next().unwrap_or(key);
+            let place =
+                form.config.get(key).map_or_else(|| self.begin(), |value| line_of(value.referenced));
+            invalid(place, &format!("spec.{}", first.field), &first.problem)
+        })?;
+        let spec = ConnectorSpec {
+            connector_type: form.connector_type.value,
+            display_name,
+            config,
+            key: form.key.0,
+        };
+        Ok(Object::Connector(name, spec))
+    }
+
+    fn placement(&self) -> Result<Object, InvalidManifest> {
+        let (name, form): (PlacementName, PlacementForm) = self.document()?;
+        if form.connectors.is_empty() {
+            return Err(invalid(self.begin(), "spec.connectors", "must name at least one connector"));
+        }
+        if form.spaces.is_empty() {
+            return Err(invalid(self.begin(), "spec.spaces", "must name at least one space"));
+        }
+        let strategy = match form.strategy_ref {
+            Some(strategy) => strategy.0,
+            None => default_strategy_name(&self.begin())?,
+        };
+        Ok(Object::Placement(Placement {
+            name,
+            selector: form.selector.into(),
+            connectors: form.connectors.into_iter().map(|word| word.0).collect(),
+            spaces: form.spaces.into_iter().map(|word| word.0).collect(),
+            drift_policy: form.drift.0.0,
+            strategy,
+        }))
+    }
+
+    fn strategy(&self) -> Result<Object, InvalidManifest> {
+        let (name, form): (StrategyName, StrategyForm) = self.document()?;
+        let usual = default_strategy(name.clone());
+        let span = |word: Option<super::yaml::Word<super::yaml::Span>>, usual| {
+            word.map_or(usual, |word| word.0.0)
+        };
+        let strategy = Strategy {
+            name,
+            waves: form.waves.into_iter().map(wave).collect(),
+            deadlines: Deadlines {
+                ack: span(form.deadlines.ack, usual.deadlines.ack),
+                apply: span(form.deadlines.apply, usual.deadlines.apply),
+                prove: span(form.deadlines.prove, usual.deadlines.prove),
+                wave: span(form.deadlines.wave, usual.deadlines.wave),
+            },
+            budgets: form.budgets.map_or(usual.budgets, |budgets| {
+                budgets.iter().map(budget).collect()
+            }),
+            offline_max_percent: form.offline.max_percent.unwrap_or(usual.offline_max_percent),
+            rollback_concurrency: form
+                .rollback
+                .concurrency
+                .map_or(usual.rollback_concurrency, |amount| amount.0),
+        };
+        strategy
+            .validate()
+            .map_err(|err| invalid(self.begin(), &format!("spec.{}", err.field), err.problem))?;
+        Ok(Object::Strategy(strategy))
+    }
+}
+
+/// The name of the strategy that placements have when they name none.
+fn default_strategy_name(place: &Place) -> Result<StrategyName, InvalidManifest> {
+    "default".parse().map_err(|err| invalid(place.clone(), "spec.strategyRef", err))
+}
+
+fn wave(form: super::yaml::WaveForm) -> Wave {
+    Wave {
+        name: form.name,
+        selector: form.select.into(),
+        sample: form.sample.map(|amount| Sample(amount.0)),
+        concurrency: form.concurrency.0,
+        strict: form.strict,
+        soak: form.soak.map(|word| word.0.0).unwrap_or_default(),
+    }
+}
+
+fn budget(form: &super::yaml::BudgetForm) -> Budget {
+    Budget {
+        class: form.class.0.0,
+        max: form.max.0,
+        min_sample: form.min_sample,
+        action: form.action.0.0,
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 253
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONNECTOR: &str = "apiVersion: keyfleet/v1
+kind: Connector
+metadata: {name: assistant}
+spec:
+  type: .gen-ai
+  displayName: OpenAI GPT-4.1
+  key: openai
+  config:
+    apiProvider: OpenAI
+    apiUrl: https://api.openai.com/v1/chat/completions
+    defaultModel: gpt-4.1
+";
+
+    fn error(text: &str) -> String {
+        read("f.yaml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn several_documents_and_comments_are_read() {
+        let text = format!(
+            "# keys\n---\napiVersion: keyfleet/v1\nkind: Key\nmetadata: {{name: openai}}\nspec:\n  provider: openai\n  vault: {{mount: secret, path: keyfleet/openai}}\n---\n{CONNECTOR}"
+        );
+        let manifests = read("f.yaml", &text).unwrap();
+        let kinds: Vec<_> = manifests.iter().map(|m| (m.object.kind(), m.place.line)).collect();
+        assert_eq!(kinds, [("Key", 3), ("Connector", 10)]);
+    }
+
+    #[test]
+    fn errors_name_file_line_and_field() {
+        let cases = [
+            ("config:", "confg:", "f.yaml:8: spec"),
+            ("/chat/completions", "", "f.yaml:10: spec.config.apiUrl"),
+            ("keyfleet/v1", "keyfleet/v2", "f.yaml:1: apiVersion"),
+            ("kind: Connector", "kind: Conector", "f.yaml:1: kind"),
+            ("key: openai", "key: Open AI", "f.yaml:7: spec.key"),
+            ("type: .gen-ai", "type: .slack", "f.yaml:5: spec.type"),
+            ("name: assistant", "nme: assistant", "f.yaml:3: metadata"),
+        ];
+        for (from, to, expected) in cases {
+            let text = CONNECTOR.replace(from, to);
+            let found = error(&text);
+            assert!(found.starts_with(expected), "{from} -> {to}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_strategy_reads_amounts_and_spans() {
+        let text = "apiVersion: keyfleet/v1
+kind: Strategy
+metadata: {name: careful}
+spec:
+  waves:
+    - {name: canary, sample: 1, concurrency: 1, strict: true, soak: 2s}
+    - {name: rest, concurrency: 25%}
+  deadlines: {ack: 10s}
+  budgets:
+    - {class: AUTH, max: 0, action: rollback}
+    - {class: any, max: 10%, minSample: 5, action: halt}
+";
+        let manifests = read("f.yaml", text).unwrap();
+        let Object::Strategy(strategy) = &manifests[0].object else { unreachable!() };
+        assert_eq!(strategy.waves[0].soak.as_secs(), 2);
+        assert_eq!(strategy.waves[1].concurrency, keyfleet_core::rollout::Amount::Percent(25));
+        assert_eq!(strategy.deadlines.ack.as_secs(), 10);
+        let broken = error(&text.replace("25%", "many"));
+        assert!(broken.starts_with("f.yaml:7: spec.waves[1].concurrency"), "{broken}");
+    }
+}

@@ -1,0 +1,296 @@
+//! The YAML forms of the four kinds, and the values inside them. Unknown fields are errors.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::fleet::{Labels, Operator, Requirement, Selector};
+use keyfleet_core::id::{ConnectorName, KeyName, SpaceId, StrategyName};
+use keyfleet_core::placement::DriftPolicy;
+use keyfleet_core::rollout::{Action, Amount};
+use serde::{Deserialize, Deserializer, de};
+use serde_saphyr::Spanned;
+
+/// The first look at a document: what kind it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Head {
+    pub(super) api_version: String,
+    pub(super) kind: String,
+}
+
+/// A whole document.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Document<N: FromStr<Err: Display>, S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: de::IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: de::IgnoredAny,
+    #[serde(bound(deserialize = "N: FromStr<Err: Display>"))]
+    pub(super) metadata: Metadata<N>,
+    pub(super) spec: S,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metadata<N: FromStr<Err: Display>> {
+    #[serde(bound(deserialize = "N: FromStr<Err: Display>"))]
+    pub(super) name: Word<N>,
+    /// For people and for later selection of objects; not interpreted yet.
+    #[serde(default, rename = "labels")]
+    _labels: Labels,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct KeySpec {
+    pub(super) provider: Word<Provider>,
+    pub(super) vault: VaultPlace,
+    pub(super) allowed_hosts: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) scope: SelectorForm,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VaultPlace {
+    pub(super) mount: String,
+    pub(super) path: String,
+    #[serde(default = "default_field")]
+    pub(super) field: String,
+}
+
+fn default_field() -> String {
+    "api_key".to_owned()
+}
+
+/// The providers whose keys we know how to handle.
+#[derive(Clone, Copy)]
+pub(super) enum Provider {
+    OpenAi,
+}
+
+impl FromStr for Provider {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "openai" => Ok(Self::OpenAi),
+            other => Err(format!("unknown provider {other:?}: this version knows `openai`")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ConnectorForm {
+    #[serde(rename = "type")]
+    pub(super) connector_type: Spanned<String>,
+    pub(super) display_name: Spanned<String>,
+    pub(super) key: Word<KeyName>,
+    pub(super) config: BTreeMap<String, Spanned<serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PlacementForm {
+    #[serde(default)]
+    pub(super) selector: SelectorForm,
+    pub(super) connectors: Vec<Word<ConnectorName>>,
+    #[serde(default = "default_spaces")]
+    pub(super) spaces: Vec<Word<SpaceId>>,
+    #[serde(default = "default_drift")]
+    pub(super) drift: Word<DriftPolicyWord>,
+    pub(super) strategy_ref: Option<Word<StrategyName>>,
+}
+
+fn default_spaces() -> Vec<Word<SpaceId>> {
+    "default".parse().map(Word).into_iter().collect()
+}
+
+fn default_drift() -> Word<DriftPolicyWord> {
+    Word(DriftPolicyWord(DriftPolicy::Correct))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct StrategyForm {
+    pub(super) waves: Vec<WaveForm>,
+    #[serde(default)]
+    pub(super) deadlines: DeadlinesForm,
+    pub(super) budgets: Option<Vec<BudgetForm>>,
+    #[serde(default)]
+    pub(super) offline: OfflineForm,
+    #[serde(default)]
+    pub(super) rollback: RollbackForm,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct WaveForm {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) select: SelectorForm,
+    pub(super) sample: Option<AmountForm>,
+    pub(super) concurrency: AmountForm,
+    #[serde(default)]
+    pub(super) strict: bool,
+    pub(super) soak: Option<Word<Span>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadlinesForm {
+    pub(super) ack: Option<Word<Span>>,
+    pub(super) apply: Option<Word<Span>>,
+    pub(super) prove: Option<Word<Span>>,
+    pub(super) wave: Option<Word<Span>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct BudgetForm {
+    /// A failure class, or `any` for all that no other budget names.
+    pub(super) class: Word<ClassWord>,
+    pub(super) max: AmountForm,
+    #[serde(default)]
+    pub(super) min_sample: u32,
+    pub(super) action: Word<ActionWord>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct OfflineForm {
+    pub(super) max_percent: Option<u8>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RollbackForm {
+    pub(super) concurrency: Option<AmountForm>,
+}
+
+/// Kubernetes' label selector.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SelectorForm {
+    #[serde(default)]
+    match_labels: Labels,
+    #[serde(default)]
+    match_expressions: Vec<ExpressionForm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpressionForm {
+    key: String,
+    operator: OperatorWord,
+    #[serde(default)]
+    values: Vec<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+enum OperatorWord {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+impl From<SelectorForm> for Selector {
+    fn from(form: SelectorForm) -> Self {
+        let mut selector = Self::from_labels(&form.match_labels);
+        selector.requirements.extend(form.match_expressions.into_iter().map(|expression| {
+            let operator = match expression.operator {
+                OperatorWord::In => Operator::In(expression.values),
+                OperatorWord::NotIn => Operator::NotIn(expression.values),
+                OperatorWord::Exists => Operator::Exists,
+                OperatorWord::DoesNotExist => Operator::DoesNotExist,
+            };
+            Requirement { key: expression.key, operator }
+        }));
+        selector
+    }
+}
+
+/// A text that its type parses; the parser of YAML adds line and path to the type's own error.
+#[derive(Clone)]
+pub(super) struct Word<T>(pub(super) T);
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// A length of time such as `90s`, `10m` or `2h 30m`.
+#[derive(Clone, Copy)]
+pub(super) struct Span(pub(super) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a length of time: write 90s, 10m or 2h 30m");
+        let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+        Duration::try_from(signed).map(Self).map_err(|_| wrong())
+    }
+}
+
+/// A whole number, or a percentage such as `10%`.
+#[derive(Clone, Copy)]
+pub(super) struct AmountForm(pub(super) Amount);
+
+impl<'de> Deserialize<'de> for AmountForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || de::Error::custom(format!("{text:?} is neither a whole number nor a percentage such as 10%"));
+        let amount = match text.strip_suffix('%') {
+            Some(percent) => Amount::Percent(percent.trim().parse().map_err(|_| wrong())?),
+            None => Amount::Count(text.parse().map_err(|_| wrong())?),
+        };
+        Ok(Self(amount))
+    }
+}
+
+macro_rules! word {
+    ($type:ident($inner:ty), $what:literal, $parse:expr, $all:expr) => {
+        #[derive(Clone, Copy)]
+        pub(super) struct $type(pub(super) $inner);
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let parse: fn(&str) -> Option<$inner> = $parse;
+                parse(text).map(Self).ok_or_else(|| {
+                    let known: Vec<&str> = $all;
+                    format!("unknown {} {text:?}: use one of {}", $what, known.join(", "))
+                })
+            }
+        }
+    };
+}
+
+word!(
+    DriftPolicyWord(DriftPolicy),
+    "drift policy",
+    DriftPolicy::parse,
+    DriftPolicy::ALL.iter().map(|policy| policy.as_str()).collect()
+);
+word!(
+    ActionWord(Action),
+    "action",
+    Action::parse,
+    Action::ALL.iter().map(|action| action.as_str()).collect()
+);
+word!(
+    ClassWord(Option<FailureClass>),
+    "failure class",
+    |text| if text == "any" { Some(None) } else { FailureClass::parse(text).map(Some) },
+    std::iter::once("any").chain(FailureClass::ALL.iter().map(|class| class.as_str())).collect()
+);

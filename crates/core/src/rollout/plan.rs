@@ -1,0 +1,137 @@
+//! The decision: what to offer, what to take back, what to wait for, when to look again.
+
+mod progress;
+mod reasons;
+mod rollback;
+mod room;
+mod view;
+
+use crate::Timestamp;
+use crate::failure::FailureClass;
+use crate::id::DeploymentId;
+
+use super::phase::{Event, Phase};
+use super::strategy::Strategy;
+use super::waiting::{Deadline, Waiting};
+use view::View;
+
+/// Everything the decision looks at.
+#[derive(Debug, Clone)]
+pub struct PlanInput<'a> {
+    /// The time of the decision.
+    pub now: Timestamp,
+    /// Fleet-wide stop: nothing new leaves, nothing is decided, no deadline is judged. When it ends, the
+    /// shell gives every step in flight and the wave a new beginning, else they are overdue at once.
+    pub andon: bool,
+    /// The strategy, as it was when the run started.
+    pub strategy: &'a Strategy,
+    /// Where the run stands.
+    pub run: &'a Run,
+    /// The run's deployments, in order of their ids.
+    pub targets: &'a [Target],
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its phase.
+    pub phase: Phase,
+    /// Index of the running wave.
+    pub wave: usize,
+    /// When that wave began, or when an operator last let the run go on in it.
+    pub wave_started_at: Timestamp,
+    /// Why it is held, in words; empty where it is not.
+    pub hold_reason: String,
+}
+
+/// One deployment of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which.
+    pub deployment: DeploymentId,
+    /// Index of its wave, frozen at the start.
+    pub wave: usize,
+    /// How far its worst binding in this run has come.
+    pub step: Step,
+    /// The agent is connected now.
+    pub online: bool,
+    /// Some binding was already broken before the change: its failure is not counted.
+    pub baseline_red: bool,
+    /// An operator resumed after this failure: it is not counted.
+    pub forgiven: bool,
+    /// False where the last proven state cannot be had again.
+    pub can_roll_back: bool,
+}
+
+/// How far a deployment has come in a run, and since when.
+///
+/// What is offered to an agent that is away is offered anew when it connects: the shell then sets the time
+/// of `Offered` and `RollbackOffered`, so that the deadline runs from the moment the agent can know.
+/// A retry sets `Failed` to `Waiting`, and `RollbackFailed` to `Failed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Not offered.
+    Waiting,
+    /// Desired state names the change.
+    Offered(Timestamp),
+    /// The agent has it.
+    Received(Timestamp),
+    /// Kibana holds it.
+    Applied(Timestamp),
+    /// A live call with it succeeded.
+    Proven(Timestamp),
+    /// It could not be applied or proven.
+    Failed(Timestamp, FailureClass),
+    /// Desired state names what it had before.
+    RollbackOffered(Timestamp),
+    /// It has what it had before.
+    RolledBack(Timestamp),
+    /// It could not be brought back.
+    RollbackFailed(Timestamp, FailureClass),
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Deployments to offer the change. Beside [`Event::Finished`]: those that are offline, which
+    /// converge when they return.
+    pub offer: Vec<DeploymentId>,
+    /// Deployments to return to their last proven state; those that are offline learn it on return.
+    pub roll_back: Vec<DeploymentId>,
+    /// Deployments whose current step took too long: they become failures of class TIMEOUT (in a rollback,
+    /// whose one deadline is the sum of all three steps, failed rollbacks). Plan again after noting them.
+    pub timed_out: Vec<(DeploymentId, Deadline)>,
+    /// What happens to the run, in order; plan again after applying them.
+    pub events: Vec<(Event, String)>,
+    /// Why things wait, once this plan is carried out: one reason for each deployment that is not
+    /// converged, in order of `targets`, then one for the run unless events change it.
+    pub waiting_on: Vec<Waiting>,
+    /// When to look again without a nudge; `None` = only on a nudge; `now` = at once, as after every plan
+    /// with events or time-outs.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Decides. Pure, total and deterministic: the same input gives the same plan.
+///
+/// The shell carries out a plan and asks again until a plan has neither events nor time-outs.
+pub fn plan(input: &PlanInput<'_>) -> Plan {
+    let phase = input.run.phase;
+    let Some(view) = View::new(input) else {
+        return Plan::default();
+    };
+    let mut plan = match phase {
+        Phase::Completed | Phase::RolledBack | Phase::Aborted | Phase::Superseded => {
+            return Plan::default();
+        }
+        _ if input.andon => reasons::andon(&view),
+        Phase::Pending => progress::start(&view),
+        Phase::Progressing => progress::progress(&view),
+        Phase::Paused | Phase::Halted => progress::hold(&view),
+        Phase::RollingBack => rollback::roll_back(&view),
+        Phase::RollbackPaused | Phase::RollbackHalted => rollback::hold(&view),
+    };
+    if !plan.events.is_empty() || !plan.timed_out.is_empty() {
+        plan.wake_at = Some(input.now);
+    }
+    plan
+}

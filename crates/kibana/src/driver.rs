@@ -1,0 +1,189 @@
+//! Connector types: what a definition may hold, how it is rendered for one Kibana, compared, and proven.
+
+use std::fmt;
+
+use keyfleet_core::failure::FailureClass;
+use secrecy::SecretString;
+use serde_json::Value;
+use url::Url;
+
+use crate::api::{Execution, Observed};
+use crate::version::Version;
+use crate::write::Write;
+
+mod endpoint;
+mod fields;
+mod gen_ai;
+mod probe;
+
+/// Every connector type that this version of Keyfleet can spread.
+static DRIVERS: [&dyn Driver; 1] = [&gen_ai::GenAi];
+
+/// The driver of a connector type, such as `.gen-ai`.
+pub fn driver(connector_type: &str) -> Option<&'static dyn Driver> {
+    DRIVERS
+        .into_iter()
+        .find(|driver| driver.connector_type() == connector_type)
+}
+
+/// The connector types that have a driver, for messages.
+pub fn driver_types() -> impl Iterator<Item = &'static str> {
+    DRIVERS.into_iter().map(|driver| driver.connector_type())
+}
+
+/// Checks the name that people see in Kibana. It is the same for every type, and Kibana lets two connectors share it.
+///
+/// # Errors
+/// For a blank name or one with a control character; the field is `displayName`.
+pub fn check_display_name(name: &str) -> Result<(), InvalidConfig> {
+    if name.trim().is_empty() {
+        return Err(InvalidConfig::new(
+            "displayName",
+            "is blank; write the name that people see in Kibana",
+        ));
+    }
+    if name.trim().chars().any(char::is_control) {
+        let problem = "holds a line break or another control character; remove it";
+        return Err(InvalidConfig::new("displayName", problem));
+    }
+    Ok(())
+}
+
+/// One connector type. `config_json` is the `config` of a manifest as JSON text; the fields have Kibana's own names.
+///
+/// Drivers do no IO. Every method accepts any text: what cannot be read is an [`InvalidConfig`], never a panic.
+pub trait Driver: Send + Sync + fmt::Debug {
+    /// Kibana's id of the type.
+    fn connector_type(&self) -> &'static str;
+
+    /// Checks what holds for every Kibana version.
+    ///
+    /// # Errors
+    /// Everything that is wrong at once: unknown, missing and blank fields, wrong types, an `apiUrl` that Kibana would
+    /// accept although no call to it can work.
+    fn check(&self, config_json: &str) -> Result<(), Vec<InvalidConfig>>;
+
+    /// Checks that this Kibana knows every field: older ones refuse a definition with a field they do not know.
+    ///
+    /// # Errors
+    /// One entry for each field that is too new, naming the version it needs; or what [`Driver::check`] finds.
+    fn check_version(&self, config_json: &str, version: &Version)
+    -> Result<(), Vec<InvalidConfig>>;
+
+    /// The one text of a config that passes [`Driver::check`]: keys sorted, no spaces, texts trimmed, empty maps left
+    /// out. Equal meaning gives equal text.
+    ///
+    /// # Errors
+    /// What [`Driver::check`] finds.
+    fn canonical(&self, config_json: &str) -> Result<String, Vec<InvalidConfig>>;
+
+    /// The body of a write for one Kibana. The secret is in `secrets` and nowhere else.
+    ///
+    /// # Errors
+    /// What the checks find, a blank `displayName`, or a secret that cannot be a key for this type.
+    fn render(
+        &self,
+        config_json: &str,
+        display_name: &str,
+        secret: &SecretString,
+        version: &Version,
+    ) -> Result<Write, Vec<InvalidConfig>>;
+
+    /// How the connector in Kibana differs from the definition; empty: it agrees.
+    ///
+    /// Compared is what a definition can say: type, name, fields, and whether the secrets are there. What the server
+    /// fills in by itself, nulls, a slash at the end of a URL and fields that this driver does not know are no
+    /// difference. A left-out field with a server default (such as `defaultModel`) is not compared either: write
+    /// whenever the revision changes, not only when something differs.
+    fn differences(
+        &self,
+        config_json: &str,
+        display_name: &str,
+        observed: &Observed,
+    ) -> Vec<Difference>;
+
+    /// The `params` of a tiny live call for [`crate::Client::execute`]. It costs a few tokens.
+    fn probe(&self, config_json: &str) -> Value;
+
+    /// What the outcome of that call means for the key and the definition.
+    fn read_probe(&self, execution: &Execution) -> ProbeResult;
+
+    /// Where the key travels to: the URL that Kibana will call.
+    fn destination(&self, config_json: &str) -> Option<Url>;
+
+    /// The model that the connector asks for, where it names one.
+    fn model(&self, config_json: &str) -> Option<String>;
+}
+
+/// One thing that is wrong with a definition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidConfig {
+    /// Which field, as a path inside the connector's spec, for example `config.apiUrl` or `displayName`.
+    pub field: String,
+    /// What is wrong and what to write instead.
+    pub problem: String,
+}
+
+impl InvalidConfig {
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// One field that is not as the definition says. Values that may hold a credential are described, not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// For example `config.apiUrl`, `displayName`, `type` or `secrets`.
+    pub field: String,
+    /// What the definition says.
+    pub want: String,
+    /// What Kibana has.
+    pub have: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is {}, should be {}",
+            self.field, self.have, self.want
+        )
+    }
+}
+
+/// What a live call proved.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// Key, model and way to the provider work.
+    Proven {
+        /// Something worth knowing about it.
+        note: Option<String>,
+    },
+    /// They do not, or nobody can tell.
+    Failed {
+        /// What to look at.
+        class: FailureClass,
+        /// The provider's or Kibana's words. They **may repeat part of a key**: scrub them with `keyfleet-seal` before
+        /// they leave the agent.
+        text: String,
+    },
+}
+
+impl fmt::Debug for ProbeResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proven { note } => f.debug_struct("Proven").field("note", note).finish(),
+            Self::Failed { class, .. } => f
+                .debug_struct("Failed")
+                .field("class", class)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! Kibana's HTTP API and the connector drivers.
+//!
+//! Two halves that meet in [`Write`] and [`Observed`]:
+//!
+//! - [`Client`] speaks to one Kibana: what it is, what it holds, and the four verbs on connectors. It knows nothing of
+//!   a connector type's fields. [`preflight()`] asks everything that must hold before the first write.
+//! - a [`Driver`] knows one connector type: which fields it has, since which Kibana, how a definition is rendered,
+//!   compared with what Kibana stored, and proven by a live call. It does no IO, so the control service uses it for
+//!   dry checks. Nothing outside this crate knows a type's fields.
+//!
+//! Adding a connector type: one module beside `driver/gen_ai.rs`, one row in `driver::DRIVERS`. Adding a provider to
+//! `.gen-ai`: rows in its two tables.
+//!
+//! Sources of the rules are Kibana's own code and tests; each rule names the Kibana version it began with.
+
+mod api;
+mod client;
+mod driver;
+mod error;
+mod preflight;
+mod version;
+mod write;
+
+pub use api::{Execution, Observed, Space, Status, TypeInfo};
+pub use client::{Client, Credentials, Settings};
+pub use driver::{
+    Difference, Driver, InvalidConfig, ProbeResult, check_display_name, driver, driver_types,
+};
+pub use error::Error;
+pub use preflight::{Preflight, Problem, Scope, preflight};
+pub use version::{InvalidVersion, Version};
+pub use write::Write;

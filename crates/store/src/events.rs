@@ -1,0 +1,74 @@
+//! The history: what happened, for people.
+
+use keyfleet_core::Timestamp;
+use keyfleet_core::id::{DeploymentId, RolloutId};
+use rusqlite::params;
+
+use crate::rows::{micros, time};
+use crate::{Error, Tx};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// A principal, or `keyfleet`.
+    pub actor: String,
+    /// What, in a sentence.
+    pub text: String,
+}
+
+/// Whose history an event belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventScope {
+    /// A deployment's.
+    Deployment(DeploymentId),
+    /// A rollout's.
+    Rollout(RolloutId),
+    /// The whole service's.
+    Service,
+}
+
+impl Tx<'_> {
+    /// Adds to the history.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn add_event(&self, scope: EventScope, event: &Event) -> Result<(), Error> {
+        let (deployment, rollout) = match scope {
+            EventScope::Deployment(id) => (Some(id.to_string()), None),
+            EventScope::Rollout(id) => (None, Some(id.to_string())),
+            EventScope::Service => (None, None),
+        };
+        self.0
+            .prepare_cached(
+                "INSERT INTO events (at, actor, deployment, rollout, text) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![micros(event.at), event.actor, deployment, rollout, event.text])?;
+        Ok(())
+    }
+
+    /// The newest events of a history, the oldest of them first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn events(&self, scope: EventScope, limit: u32) -> Result<Vec<Event>, Error> {
+        let (condition, value) = match scope {
+            EventScope::Deployment(id) => ("deployment = ?1", id.to_string()),
+            EventScope::Rollout(id) => ("rollout = ?1", id.to_string()),
+            EventScope::Service => ("deployment IS NULL AND rollout IS NULL AND ?1 = ''", String::new()),
+        };
+        let sql = format!(
+            "SELECT at, actor, text FROM events WHERE {condition} ORDER BY id DESC LIMIT {limit}"
+        );
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query([value])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let at = time("events", row.get(0)?)?;
+            all.push(Event { at, actor: row.get(1)?, text: row.get(2)? });
+        }
+        all.reverse();
+        Ok(all)
+    }
+}

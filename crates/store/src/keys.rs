@@ -1,0 +1,166 @@
+//! Keys and their versions: where they lie, what state they are in, their fingerprints. Never their values.
+
+use keyfleet_core::Timestamp;
+use keyfleet_core::id::{KeyName, KeyVersion};
+use keyfleet_core::key::{Key, KeyLocation, KeyState};
+use rusqlite::{Row, params};
+
+use crate::rows::{SelectorRow, from_json, known, micros, parse, time, time_opt, to_json};
+use crate::{Error, Tx};
+
+const TABLE: &str = "keys";
+
+/// A Key with what was last heard of it from Vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The definition.
+    pub key: Key,
+    /// `ok`, or what is wrong, in a sentence.
+    pub vault_status: String,
+    /// When Vault was last asked.
+    pub checked_at: Option<Timestamp>,
+}
+
+/// One version of a Key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyVersionRow {
+    /// Its number.
+    pub version: KeyVersion,
+    /// Where it is in its life.
+    pub state: KeyState,
+    /// Keyed hash of the value.
+    pub fingerprint: String,
+    /// Prefix class and last four characters.
+    pub shown: String,
+    /// When it was first read.
+    pub first_seen: Timestamp,
+}
+
+impl Tx<'_> {
+    /// Every Key, by name.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn keys(&self) -> Result<Vec<KeyRow>, Error> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT name, mount, path, field, allowed_hosts, scope, vault_status, checked_at
+             FROM keys ORDER BY name",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(read_key(row)?);
+        }
+        Ok(all)
+    }
+
+    /// Stores a Key, new or changed.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn put_key(&self, key: &Key) -> Result<(), Error> {
+        self.0
+            .prepare_cached(
+                "INSERT INTO keys (name, mount, path, field, allowed_hosts, scope, vault_status)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'not asked yet')
+                 ON CONFLICT (name) DO UPDATE SET mount = ?2, path = ?3, field = ?4,
+                 allowed_hosts = ?5, scope = ?6",
+            )?
+            .execute(params![
+                key.name.as_str(),
+                key.location.mount,
+                key.location.path,
+                key.location.field,
+                to_json(TABLE, &key.allowed_hosts)?,
+                to_json(TABLE, &SelectorRow::from(&key.scope))?,
+            ])?;
+        Ok(())
+    }
+
+    /// Stores what Vault said about a Key.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn set_vault_status(&self, key: &KeyName, status: &str, now: Timestamp) -> Result<(), Error> {
+        self.0
+            .prepare_cached("UPDATE keys SET vault_status = ?2, checked_at = ?3 WHERE name = ?1")?
+            .execute(params![key.as_str(), status, micros(now)])?;
+        Ok(())
+    }
+
+    /// Every version of a Key, the newest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn key_versions(&self, key: &KeyName) -> Result<Vec<KeyVersionRow>, Error> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT version, state, fingerprint, shown, first_seen FROM key_versions
+             WHERE key = ?1 ORDER BY version DESC",
+        )?;
+        let mut rows = statement.query([key.as_str()])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(read_version(row)?);
+        }
+        Ok(all)
+    }
+
+    /// Stores a version that was seen for the first time; a known one stays as it is.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn insert_key_version(&self, key: &KeyName, row: &KeyVersionRow) -> Result<(), Error> {
+        self.0
+            .prepare_cached("INSERT OR IGNORE INTO key_versions VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![
+                key.as_str(),
+                row.version.0,
+                row.state.as_str(),
+                row.fingerprint,
+                row.shown,
+                micros(row.first_seen),
+            ])?;
+        Ok(())
+    }
+
+    /// Moves a version to another state of its life.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn set_key_state(
+        &self,
+        key: &KeyName,
+        version: KeyVersion,
+        state: KeyState,
+    ) -> Result<(), Error> {
+        self.0
+            .prepare_cached("UPDATE key_versions SET state = ?3 WHERE key = ?1 AND version = ?2")?
+            .execute(params![key.as_str(), version.0, state.as_str()])?;
+        Ok(())
+    }
+}
+
+fn read_key(row: &Row<'_>) -> Result<KeyRow, Error> {
+    let scope: SelectorRow = from_json(TABLE, &row.get::<_, String>(5)?)?;
+    Ok(KeyRow {
+        key: Key {
+            name: parse(TABLE, &row.get::<_, String>(0)?)?,
+            location: KeyLocation { mount: row.get(1)?, path: row.get(2)?, field: row.get(3)? },
+            allowed_hosts: from_json(TABLE, &row.get::<_, String>(4)?)?,
+            scope: scope.into(),
+        },
+        vault_status: row.get(6)?,
+        checked_at: time_opt(TABLE, row.get(7)?)?,
+    })
+}
+
+fn read_version(row: &Row<'_>) -> Result<KeyVersionRow, Error> {
+    let state: String = row.get(1)?;
+    Ok(KeyVersionRow {
+        version: KeyVersion(row.get(0)?),
+        state: known("key_versions", &state, KeyState::parse(&state))?,
+        fingerprint: row.get(2)?,
+        shown: row.get(3)?,
+        first_seen: time("key_versions", row.get(4)?)?,
+    })
+}

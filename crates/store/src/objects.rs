@@ -1,0 +1,320 @@
+//! The operators' objects: connectors with all their revisions, placements, strategies.
+
+use std::time::Duration;
+
+use keyfleet_core::Timestamp;
+use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::id::{ConnectorName, PlacementName, Revision, RolloutId, StrategyName};
+use keyfleet_core::placement::{DriftPolicy, Placement};
+use keyfleet_core::rollout::{Action, Amount, Budget, Deadlines, Sample, Strategy, Wave};
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
+
+use crate::rows::{SelectorRow, from_json, known, micros, parse, time, to_json};
+use crate::{Error, Tx};
+
+/// A revision of a connector, with its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connector {
+    /// The revision itself.
+    pub revision: ConnectorRevision,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// The rollout that rolled it back: it is not spread again by itself.
+    pub withdrawn_by: Option<RolloutId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlacementRow {
+    selector: SelectorRow,
+    connectors: Vec<String>,
+    spaces: Vec<String>,
+    drift: String,
+    strategy: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StrategyRow {
+    waves: Vec<WaveRow>,
+    deadline_secs: [u64; 4],
+    budgets: Vec<BudgetRow>,
+    offline_max_percent: u8,
+    rollback_concurrency: AmountRow,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WaveRow {
+    name: String,
+    selector: SelectorRow,
+    sample: Option<AmountRow>,
+    concurrency: AmountRow,
+    strict: bool,
+    soak_millis: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BudgetRow {
+    class: Option<String>,
+    max: AmountRow,
+    min_sample: u32,
+    action: String,
+}
+
+#[derive(Serialize, Deserialize)]
+enum AmountRow {
+    Count(u32),
+    Percent(u8),
+}
+
+impl Tx<'_> {
+    /// Every revision of every connector, by name, the newest revision first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn connectors(&self) -> Result<Vec<Connector>, Error> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by
+             FROM connectors ORDER BY name, revision DESC",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(read_connector(row)?);
+        }
+        Ok(all)
+    }
+
+    /// One revision of one connector.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn connector(
+        &self,
+        name: &ConnectorName,
+        revision: Revision,
+    ) -> Result<Option<Connector>, Error> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by
+             FROM connectors WHERE name = ?1 AND revision = ?2",
+        )?;
+        let mut rows = statement.query(params![name.as_str(), revision.0])?;
+        rows.next()?.map(read_connector).transpose()
+    }
+
+    /// Stores a new revision.
+    ///
+    /// # Errors
+    /// Where it exists already, or the database fails.
+    pub fn insert_connector(&self, new: &ConnectorRevision, now: Timestamp) -> Result<(), Error> {
+        let spec = &new.spec;
+        self.0
+            .prepare_cached(
+                "INSERT INTO connectors (name, revision, type, display_name, config, key, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                new.connector.as_str(),
+                new.revision.0,
+                spec.connector_type,
+                spec.display_name,
+                spec.config,
+                spec.key.as_str(),
+                micros(now),
+            ])?;
+        Ok(())
+    }
+
+    /// Marks a revision as rolled back by a rollout, or (with `None`) as wanted again.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn withdraw_connector(
+        &self,
+        name: &ConnectorName,
+        revision: Revision,
+        by: Option<RolloutId>,
+    ) -> Result<(), Error> {
+        self.0
+            .prepare_cached("UPDATE connectors SET withdrawn_by = ?3 WHERE name = ?1 AND revision = ?2")?
+            .execute(params![name.as_str(), revision.0, by.map(|id| id.to_string())])?;
+        Ok(())
+    }
+
+    /// Every placement, by name.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn placements(&self) -> Result<Vec<Placement>, Error> {
+        let mut statement = self.0.prepare_cached("SELECT name, spec FROM placements ORDER BY name")?;
+        let mut rows = statement.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(read_placement(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?)?);
+        }
+        Ok(all)
+    }
+
+    /// Stores a placement, new or changed.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn put_placement(&self, placement: &Placement) -> Result<(), Error> {
+        let row = PlacementRow {
+            selector: (&placement.selector).into(),
+            connectors: placement.connectors.iter().map(ToString::to_string).collect(),
+            spaces: placement.spaces.iter().map(ToString::to_string).collect(),
+            drift: placement.drift_policy.as_str().to_owned(),
+            strategy: placement.strategy.to_string(),
+        };
+        self.0
+            .prepare_cached("INSERT OR REPLACE INTO placements VALUES (?1, ?2)")?
+            .execute(params![placement.name.as_str(), to_json("placements", &row)?])?;
+        Ok(())
+    }
+
+    /// Every strategy, by name.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn strategies(&self) -> Result<Vec<Strategy>, Error> {
+        let mut statement = self.0.prepare_cached("SELECT name, spec FROM strategies ORDER BY name")?;
+        let mut rows = statement.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let name = parse("strategies", &row.get::<_, String>(0)?)?;
+            all.push(read_strategy(name, &row.get::<_, String>(1)?)?);
+        }
+        Ok(all)
+    }
+
+    /// Stores a strategy, new or changed; running rollouts keep theirs.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn put_strategy(&self, strategy: &Strategy) -> Result<(), Error> {
+        self.0
+            .prepare_cached("INSERT OR REPLACE INTO strategies VALUES (?1, ?2)")?
+            .execute(params![strategy.name.as_str(), strategy_json(strategy)?])?;
+        Ok(())
+    }
+}
+
+fn read_connector(row: &Row<'_>) -> Result<Connector, Error> {
+    const TABLE: &str = "connectors";
+    let withdrawn_by: Option<String> = row.get(7)?;
+    Ok(Connector {
+        revision: ConnectorRevision {
+            connector: parse(TABLE, &row.get::<_, String>(0)?)?,
+            revision: Revision(row.get(1)?),
+            spec: ConnectorSpec {
+                connector_type: row.get(2)?,
+                display_name: row.get(3)?,
+                config: row.get(4)?,
+                key: parse(TABLE, &row.get::<_, String>(5)?)?,
+            },
+        },
+        created_at: time(TABLE, row.get(6)?)?,
+        withdrawn_by: withdrawn_by.map(|id| parse(TABLE, &id)).transpose()?,
+    })
+}
+
+fn read_placement(name: &str, spec: &str) -> Result<Placement, Error> {
+    const TABLE: &str = "placements";
+    let row: PlacementRow = from_json(TABLE, spec)?;
+    let name: PlacementName = parse(TABLE, name)?;
+    Ok(Placement {
+        name,
+        selector: row.selector.into(),
+        connectors: row.connectors.iter().map(|text| parse(TABLE, text)).collect::<Result<_, _>>()?,
+        spaces: row.spaces.iter().map(|text| parse(TABLE, text)).collect::<Result<_, _>>()?,
+        drift_policy: known(TABLE, &row.drift, DriftPolicy::parse(&row.drift))?,
+        strategy: parse(TABLE, &row.strategy)?,
+    })
+}
+
+pub(crate) fn strategy_json(strategy: &Strategy) -> Result<String, Error> {
+    let Deadlines { ack, apply, prove, wave } = strategy.deadlines;
+    let row = StrategyRow {
+        waves: strategy.waves.iter().map(wave_row).collect(),
+        deadline_secs: [ack, apply, prove, wave].map(|deadline| deadline.as_secs()),
+        budgets: strategy.budgets.iter().map(budget_row).collect(),
+        offline_max_percent: strategy.offline_max_percent,
+        rollback_concurrency: strategy.rollback_concurrency.into(),
+    };
+    to_json("strategies", &row)
+}
+
+pub(crate) fn read_strategy(name: StrategyName, spec: &str) -> Result<Strategy, Error> {
+    const TABLE: &str = "strategies";
+    let row: StrategyRow = from_json(TABLE, spec)?;
+    let [ack, apply, prove, wave] = row.deadline_secs.map(Duration::from_secs);
+    Ok(Strategy {
+        name,
+        waves: row.waves.into_iter().map(read_wave).collect(),
+        deadlines: Deadlines { ack, apply, prove, wave },
+        budgets: row.budgets.into_iter().map(read_budget).collect::<Result<_, _>>()?,
+        offline_max_percent: row.offline_max_percent,
+        rollback_concurrency: row.rollback_concurrency.into(),
+    })
+}
+
+fn wave_row(wave: &Wave) -> WaveRow {
+    WaveRow {
+        name: wave.name.clone(),
+        selector: (&wave.selector).into(),
+        sample: wave.sample.map(|Sample(amount)| amount.into()),
+        concurrency: wave.concurrency.into(),
+        strict: wave.strict,
+        soak_millis: u64::try_from(wave.soak.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn read_wave(row: WaveRow) -> Wave {
+    Wave {
+        name: row.name,
+        selector: row.selector.into(),
+        sample: row.sample.map(|amount| Sample(amount.into())),
+        concurrency: row.concurrency.into(),
+        strict: row.strict,
+        soak: Duration::from_millis(row.soak_millis),
+    }
+}
+
+fn budget_row(budget: &Budget) -> BudgetRow {
+    BudgetRow {
+        class: budget.class.map(|class| class.as_str().to_owned()),
+        max: budget.max.into(),
+        min_sample: budget.min_sample,
+        action: budget.action.as_str().to_owned(),
+    }
+}
+
+fn read_budget(row: BudgetRow) -> Result<Budget, Error> {
+    const TABLE: &str = "strategies";
+    let class = row.class.map(|class| known(TABLE, &class, FailureClass::parse(&class))).transpose()?;
+    Ok(Budget {
+        class,
+        max: row.max.into(),
+        min_sample: row.min_sample,
+        action: known(TABLE, &row.action, Action::parse(&row.action))?,
+    })
+}
+
+impl From<Amount> for AmountRow {
+    fn from(amount: Amount) -> Self {
+        match amount {
+            Amount::Count(count) => Self::Count(count),
+            Amount::Percent(percent) => Self::Percent(percent),
+        }
+    }
+}
+
+impl From<AmountRow> for Amount {
+    fn from(row: AmountRow) -> Self {
+        match row {
+            AmountRow::Count(count) => Self::Count(count),
+            AmountRow::Percent(percent) => Self::Percent(percent),
+        }
+    }
+}

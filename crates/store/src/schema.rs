@@ -1,0 +1,206 @@
+//! The tables, as a list of migrations: each is run once, in order, and never edited after a release.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::Error;
+
+/// Times are microseconds since 1970 (UTC); ids are UUIDs as text; lists and maps are JSON.
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE service (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL);
+INSERT INTO service VALUES (1, 0);
+
+CREATE TABLE deployments (
+  id TEXT PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  labels TEXT NOT NULL,
+  enrolment TEXT NOT NULL,
+  enrolled_at INTEGER NOT NULL,
+  sealing_key BLOB NOT NULL,
+  certificate_serial TEXT NOT NULL,
+  certificate_not_after INTEGER NOT NULL,
+  agent_version TEXT NOT NULL,
+  facts TEXT,
+  last_seen INTEGER,
+  epoch INTEGER NOT NULL DEFAULT 0,
+  counter INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE connectors (
+  name TEXT NOT NULL,
+  revision INTEGER NOT NULL,
+  type TEXT NOT NULL,
+  display_name TEXT NOT NULL,
+  config TEXT NOT NULL,
+  key TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  withdrawn_by TEXT,
+  PRIMARY KEY (name, revision)
+) STRICT;
+
+CREATE TABLE placements (name TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
+CREATE TABLE strategies (name TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
+
+CREATE TABLE keys (
+  name TEXT PRIMARY KEY,
+  mount TEXT NOT NULL,
+  path TEXT NOT NULL,
+  field TEXT NOT NULL,
+  allowed_hosts TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  vault_status TEXT NOT NULL,
+  checked_at INTEGER
+) STRICT;
+
+CREATE TABLE key_versions (
+  key TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  shown TEXT NOT NULL,
+  first_seen INTEGER NOT NULL,
+  PRIMARY KEY (key, version)
+) STRICT;
+
+CREATE TABLE bindings (
+  deployment TEXT NOT NULL,
+  space TEXT NOT NULL,
+  connector TEXT NOT NULL,
+  placement TEXT NOT NULL,
+  goal_revision INTEGER,
+  goal_key_version INTEGER,
+  held_by TEXT,
+  desired_revision INTEGER,
+  desired_key_version INTEGER,
+  desired_remove INTEGER NOT NULL DEFAULT 0,
+  attempt INTEGER NOT NULL DEFAULT 0,
+  desired_epoch INTEGER,
+  desired_counter INTEGER,
+  state TEXT NOT NULL,
+  state_at INTEGER NOT NULL,
+  failure_class TEXT,
+  text TEXT NOT NULL DEFAULT '',
+  running_revision INTEGER,
+  running_key_version INTEGER,
+  proven_revision INTEGER,
+  proven_key_version INTEGER,
+  proven_at INTEGER,
+  baseline_ok INTEGER,
+  PRIMARY KEY (deployment, space, connector)
+) STRICT;
+
+CREATE TABLE holdings (
+  deployment TEXT NOT NULL,
+  space TEXT NOT NULL,
+  connector TEXT NOT NULL,
+  key TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  opened_at INTEGER NOT NULL,
+  closed_at INTEGER,
+  closed_by TEXT,
+  PRIMARY KEY (deployment, space, connector, key, version)
+) STRICT;
+CREATE INDEX holdings_open ON holdings (key, version) WHERE closed_at IS NULL;
+
+CREATE TABLE evidence (
+  deployment TEXT NOT NULL,
+  space TEXT NOT NULL,
+  connector TEXT NOT NULL,
+  key TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  enrolment TEXT NOT NULL,
+  certificate_serial TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (deployment, space, connector, key, version)
+) STRICT;
+
+CREATE TABLE rollouts (
+  id TEXT PRIMARY KEY,
+  strategy TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  phase TEXT NOT NULL,
+  active INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  wave INTEGER NOT NULL,
+  wave_started_at INTEGER NOT NULL,
+  started_at INTEGER NOT NULL,
+  ended_at INTEGER
+) STRICT;
+CREATE INDEX rollouts_active ON rollouts (active) WHERE active = 1;
+
+CREATE TABLE rollout_targets (
+  rollout TEXT NOT NULL,
+  deployment TEXT NOT NULL,
+  wave INTEGER NOT NULL,
+  offered_at INTEGER,
+  rollback_at INTEGER,
+  forgiven INTEGER NOT NULL DEFAULT 0,
+  failure_class TEXT,
+  text TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (rollout, deployment)
+) STRICT;
+
+CREATE TABLE rollout_bindings (
+  rollout TEXT NOT NULL,
+  deployment TEXT NOT NULL,
+  space TEXT NOT NULL,
+  connector TEXT NOT NULL,
+  from_revision INTEGER,
+  from_key_version INTEGER,
+  to_revision INTEGER,
+  to_key_version INTEGER,
+  PRIMARY KEY (rollout, deployment, space, connector)
+) STRICT;
+
+CREATE TABLE tokens (
+  id TEXT PRIMARY KEY,
+  hash BLOB NOT NULL UNIQUE,
+  kind TEXT NOT NULL,
+  principal TEXT NOT NULL,
+  role TEXT,
+  labels TEXT NOT NULL,
+  uses_left INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  created_by TEXT NOT NULL,
+  revoked INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  deployment TEXT,
+  rollout TEXT,
+  text TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_deployment ON events (deployment) WHERE deployment IS NOT NULL;
+CREATE INDEX events_rollout ON events (rollout) WHERE rollout IS NOT NULL;
+"];
+
+/// Brings the schema up to date, one migration a transaction.
+pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(Error::TooNew { path: path.to_owned(), found, known });
+    }
+    let done = usize::try_from(found).unwrap_or(0);
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", index + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Counts this start of the service.
+pub(crate) fn next_epoch(connection: &Connection) -> Result<u64, Error> {
+    let sql = "UPDATE service SET epoch = epoch + 1 RETURNING epoch";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}

@@ -1,0 +1,254 @@
+//! A server on loopback that behaves as no healthy Vault does.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up fails at once"
+)]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use keyfleet_core::id::KeyVersion;
+use keyfleet_core::key::KeyLocation;
+use keyfleet_vault::{Auth, Error, Settings, Vault};
+use tokio::net::TcpListener;
+
+const SECRET: &str =
+    r#"{"data":{"data":{"api_key":"sk-canary-value"},"metadata":{"version":2,"destroyed":false}}}"#;
+
+/// One scripted answer: status, header, body.
+type Scripted = (u16, Option<(&'static str, String)>, String);
+
+/// Plays its answers in order to every request but `lookup-self`; hangs when none is left. Remembers what it saw.
+#[derive(Clone, Default)]
+struct Fake {
+    answers: Arc<Mutex<VecDeque<Scripted>>>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    fn with(answers: impl IntoIterator<Item = Scripted>) -> Self {
+        Self {
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            ..Self::default()
+        }
+    }
+
+    fn n_seen(&self, path: &str) -> usize {
+        self.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| seen.contains(path))
+            .count()
+    }
+
+    /// Listens and runs `body` with a logged-in client.
+    async fn serve<T>(&self, body: impl AsyncFnOnce(Vault) -> T) -> T {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/prefix", listener.local_addr().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let token = dir.path().join("token");
+        std::fs::write(&token, "s.canary-token").unwrap();
+        let mut settings = Settings::new(address.parse().unwrap(), Auth::TokenFile(token));
+        settings.timeout = Duration::from_millis(400);
+        settings.attempts = 2;
+        let app = Router::new().fallback(answer).with_state(self.clone());
+        tokio::select! {
+            result = axum::serve(listener, app) => unreachable!("the fake ended: {result:?}"),
+            done = async { body(Vault::connect(settings).await.unwrap()).await } => done,
+        }
+    }
+}
+
+async fn answer(State(fake): State<Fake>, request: Request) -> Response {
+    let uri = request.uri().to_string();
+    let is_lookup = uri.ends_with("/lookup-self");
+    let headers = ["x-vault-token", "x-vault-index", "x-vault-inconsistent"]
+        .map(|name| request.headers().contains_key(name));
+    fake.seen.lock().unwrap().push(format!("{uri} {headers:?}"));
+    let scripted = if is_lookup {
+        Some((
+            200,
+            None,
+            r#"{"data":{"ttl":0,"renewable":false}}"#.to_owned(),
+        ))
+    } else {
+        fake.answers.lock().unwrap().pop_front()
+    };
+    let Some((status, header, body)) = scripted else {
+        return std::future::pending().await;
+    };
+    let mut response = Response::builder().status(status);
+    if let Some((name, value)) = header {
+        response = response.header(name, value);
+    }
+    response.body(Body::from(body)).unwrap()
+}
+
+fn location() -> KeyLocation {
+    KeyLocation {
+        mount: "secret".to_owned(),
+        path: "a".to_owned(),
+        field: "api_key".to_owned(),
+    }
+}
+
+fn plain(status: u16, body: &str) -> Scripted {
+    (status, None, body.to_owned())
+}
+
+fn metadata(created: &str, current: u64) -> Scripted {
+    let body = format!(
+        r#"{{"data":{{"cas_required":false,"created_time":"{created}","current_version":{current},"delete_version_after":"0s",
+            "max_versions":0,"oldest_version":0,"updated_time":"{created}","custom_metadata":null,
+            "versions":{{"{current}":{{"created_time":"{created}","deletion_time":"","destroyed":false}}}}}}}}"#
+    );
+    (200, None, body)
+}
+
+#[tokio::test]
+async fn each_fault_is_its_own_error_and_shows_no_secret() {
+    let html = "<html>sk-canary-value</html>";
+    let huge = format!("{{\"data\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
+    let slow_down = Some(("retry-after", "60".to_owned()));
+    let limited = r#"{"errors":["request path \"secret/data/a\": rate limit quota exceeded"]}"#;
+    let wrong_type = SECRET.replace("2,", "\"sk-canary-value\",");
+    let cases: Vec<(Vec<Scripted>, &str)> = vec![
+        (vec![], "Timeout"),
+        (vec![plain(200, html)], "BadAnswer"),
+        (vec![plain(200, &wrong_type)], "BadAnswer"),
+        (vec![plain(502, html), plain(502, html)], "Status"),
+        (vec![plain(200, &huge)], "TooLarge"),
+        (vec![(429, slow_down, limited.to_owned())], "RateLimited"),
+        (
+            vec![plain(403, r#"{"errors":["permission denied"]}"#)],
+            "Denied",
+        ),
+        (
+            vec![plain(503, r#"{"errors":["Vault is sealed"]}"#)],
+            "Sealed",
+        ),
+    ];
+    for (answers, expected) in cases {
+        let error = Fake::with(answers)
+            .serve(async |vault| vault.read(&location(), None).await)
+            .await
+            .unwrap_err();
+        let text = format!("{error:?}");
+        assert!(text.starts_with(expected), "{expected}: {text}");
+        assert!(!format!("{text} {error}").contains("canary"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_never_follows_a_redirect() {
+    let thief = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("http://{}/v1/secret/data/a", thief.local_addr().unwrap());
+    let fake = Fake::with([(307, Some(("location", target)), String::new())]);
+    let error = fake
+        .serve(async |vault| vault.read(&location(), None).await)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Redirected { to } if *to == thief.local_addr().unwrap().to_string()),
+        "{error}"
+    );
+    let visit = tokio::time::timeout(Duration::from_millis(50), thief.accept()).await;
+    assert!(visit.is_err(), "nobody came");
+}
+
+#[tokio::test]
+async fn passing_troubles_are_tried_again_and_a_lagging_standby_is_not_believed() {
+    let stale = [
+        plain(412, r#"{"errors":["required index state not present"]}"#),
+        plain(429, r#"{"errors":[]}"#),
+    ];
+    for trouble in stale
+        .into_iter()
+        .chain([plain(500, ""), plain(503, "<html>")])
+    {
+        let fake = Fake::with([trouble, plain(200, SECRET)]);
+        let found = fake
+            .serve(async |vault| vault.read(&location(), None).await)
+            .await
+            .unwrap();
+        assert_eq!(found.version, KeyVersion(2));
+    }
+    // One 404 proves nothing.
+    let fake = Fake::with([
+        plain(404, r#"{"errors":[]}"#),
+        plain(403, "{}"),
+        plain(200, SECRET),
+    ]);
+    assert!(
+        fake.serve(async |vault| vault.read(&location(), None).await)
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn versions_never_go_backwards_unless_the_secret_was_made_anew() {
+    let (old, new) = ("2026-11-01T10:00:00.5Z", "2026-11-02T10:00:00Z");
+    let lagging = [
+        metadata(old, 5),
+        metadata(old, 4),
+        metadata(old, 5),
+        metadata(old, 4),
+        metadata(old, 4),
+    ];
+    let fake = Fake::with(lagging.into_iter().chain([
+        metadata(new, 1),
+        metadata(old, 5),
+        metadata(old, 5),
+    ]));
+    fake.serve(async |vault| {
+        let current = async || {
+            vault
+                .current_version(&location())
+                .await
+                .map(|info| info.current.0)
+        };
+        assert_eq!(current().await.unwrap(), 5);
+        assert_eq!(
+            current().await.unwrap(),
+            5,
+            "the older answer is asked about again"
+        );
+        assert!(matches!(current().await, Err(Error::Stale)));
+        assert_eq!(current().await.unwrap(), 1, "made anew");
+        assert!(
+            matches!(current().await, Err(Error::Stale)),
+            "an answer about the secret before"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_cluster_state_is_sent_back_so_that_a_standby_forwards() {
+    let index = Some(("x-vault-index", "abc".to_owned()));
+    let fake = Fake::with([(200, index, SECRET.to_owned()), plain(200, SECRET)]);
+    fake.serve(async |vault| {
+        vault.read(&location(), Some(KeyVersion(2))).await.unwrap();
+        vault.read(&location(), None).await.unwrap();
+    })
+    .await;
+    assert_eq!(
+        fake.n_seen("/prefix/v1/secret/data/a?version=2 [true, false, false]"),
+        1
+    );
+    assert_eq!(
+        fake.n_seen("/prefix/v1/secret/data/a [true, true, true]"),
+        1,
+        "{:?}",
+        fake.seen.lock().unwrap()
+    );
+}

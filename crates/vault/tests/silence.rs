@@ -1,0 +1,98 @@
+//! No log line of any library on the way carries a secret, at the most talkative level.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up fails at once"
+)]
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use keyfleet_core::key::KeyLocation;
+use keyfleet_vault::{Auth, Settings, Vault};
+use secrecy::ExposeSecret as _;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+use xtask::bao::Bao;
+use xtask::binaries;
+use xtask::registry::Dir;
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_line_carries_a_token_a_secret_id_or_a_value() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = Dir::new_in(
+        &binaries::target_dir().unwrap().join("run"),
+        "vault-silence-",
+    )
+    .unwrap();
+    let bao = Bao::start_in_memory(dir.path()).unwrap();
+    bao.policy(
+        "reader",
+        r#"path "secret/data/*" { capabilities = ["read"] }"#,
+    )
+    .unwrap();
+    bao.kv_put("a", "api_key", "sk-canary-value").unwrap();
+    let token = bao.token("reader", "1h").unwrap();
+    let role = bao.approle("control", "reader", "1h", "2h").unwrap();
+    let (token_file, secret_id_file) = (dir.path().join("token"), dir.path().join("secret-id"));
+    std::fs::write(&token_file, &token).unwrap();
+    std::fs::write(&secret_id_file, &role.secret_id).unwrap();
+    let mount = "approle".to_owned();
+    let auths = [
+        Auth::TokenFile(token_file),
+        Auth::AppRole {
+            mount,
+            role_id: role.role_id,
+            secret_id_file,
+        },
+    ];
+
+    let log = Buffer::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_span_events(FmtSpan::FULL)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    for auth in auths {
+        let mut settings = Settings::new(bao.address().parse().unwrap(), auth);
+        settings.ca_file = Some(bao.ca_file());
+        let vault = Vault::connect(settings).await.unwrap();
+        let location = |path: &str| KeyLocation {
+            mount: "secret".into(),
+            path: path.into(),
+            field: "api_key".into(),
+        };
+        let found = vault.read(&location("a"), None).await.unwrap();
+        assert_eq!(found.value.expose_secret(), "sk-canary-value");
+        let missing = vault.read(&location("b"), None).await.unwrap_err();
+        bao.revoke_token(&token).unwrap();
+        let refused = vault.current_version(&location("a")).await.unwrap_err();
+        tracing::error!(?vault, ?found, ?missing, ?refused, %missing, %refused, "everything that can be printed");
+    }
+    drop(guard);
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        log.contains("rustify") && log.contains("everything that can be printed"),
+        "the capture works"
+    );
+    for secret in [token.as_str(), role.secret_id.as_str(), "sk-canary-value"] {
+        assert!(!log.contains(secret), "the log carries a secret");
+    }
+}

@@ -1,0 +1,143 @@
+//! `cargo xtask`: the project's own commands.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use xtask::{bao, binaries, demo, say};
+
+const USAGE: &str = "\
+Usage: cargo xtask <command>
+
+  demo [--keep]      run the whole product on this machine and show a rollout
+  test [arguments]   fetch OpenBao, build every binary, run every test; arguments go to the test runner
+  check              format, lints, licences, then test: what CI runs
+  bench              measure against the bars of the design";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Task {
+    Demo { keep: bool },
+    Test(Vec<String>),
+    Check,
+    Bench,
+    Help,
+}
+
+fn main() -> ExitCode {
+    let result = parse(std::env::args().skip(1)).and_then(run);
+    if let Err(error) = result {
+        say::line(&format!("error: {error:#}"));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
+    let mut arguments = arguments.into_iter();
+    let Some(command) = arguments.next() else {
+        bail!("no command given\n\n{USAGE}")
+    };
+    let rest: Vec<String> = arguments.collect();
+    match (command.as_str(), rest.as_slice()) {
+        ("test", _) => Ok(Task::Test(rest)),
+        ("demo", []) => Ok(Task::Demo { keep: false }),
+        ("demo", [flag]) if flag == "--keep" => Ok(Task::Demo { keep: true }),
+        ("bench", _) => Ok(Task::Bench),
+        ("check", []) => Ok(Task::Check),
+        ("help" | "--help" | "-h", []) => Ok(Task::Help),
+        ("check" | "help", [unexpected, ..]) => {
+            bail!("`{command}` takes no argument, found `{unexpected}`")
+        }
+        _ => bail!("there is no command `{command}`\n\n{USAGE}"),
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Test(arguments) => test(&arguments),
+        Task::Check => check(),
+        Task::Demo { keep } => demo::run(keep),
+        Task::Bench => bail!("the bench is not written yet"),
+        Task::Help => {
+            say::line(USAGE);
+            Ok(())
+        }
+    }
+}
+
+fn test(arguments: &[String]) -> Result<()> {
+    bao::fetch()?;
+    binaries::build()?;
+    let arguments = arguments.iter().map(String::as_str);
+    if binaries::has_tool("cargo", &["nextest", "--version"]) {
+        return binaries::run(
+            "cargo",
+            &["nextest", "run", "--workspace"]
+                .into_iter()
+                .chain(arguments)
+                .collect::<Vec<_>>(),
+        );
+    }
+    say::line("cargo-nextest is not installed: using `cargo test`, which is slower");
+    binaries::run(
+        "cargo",
+        &["test", "--workspace"]
+            .into_iter()
+            .chain(arguments)
+            .collect::<Vec<_>>(),
+    )
+}
+
+/// Every stage that can run here; what cannot is named at the end, never passed over in silence.
+fn check() -> Result<()> {
+    binaries::run("cargo", &["fmt", "--all", "--check"])?;
+    binaries::run(
+        "cargo",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    let mut skipped = Vec::new();
+    if binaries::has_tool("cargo", &["deny", "--version"]) {
+        binaries::run(
+            "cargo",
+            &["deny", "--offline", "check", "bans", "licenses", "sources"],
+        )?;
+    } else {
+        skipped.push("cargo deny (dependency bans and licences): cargo-deny is not installed");
+    }
+    test(&[])?;
+    say::line("\ncheck: format, lints and tests passed");
+    for stage in skipped {
+        say::line(&format!("SKIPPED {stage}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Option<Task> {
+        parse(line.split_whitespace().map(str::to_owned)).ok()
+    }
+
+    #[test]
+    fn reads_the_command_line() {
+        assert_eq!(parsed("test"), Some(Task::Test(vec![])));
+        assert_eq!(
+            parsed("test -p keyfleet-core"),
+            Some(Task::Test(vec!["-p".into(), "keyfleet-core".into()]))
+        );
+        assert_eq!(parsed("check"), Some(Task::Check));
+        assert_eq!(parsed("--help"), Some(Task::Help));
+        for wrong in ["", "check now", "demonstrate"] {
+            assert_eq!(parsed(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Holds the files that operators copy.
