@@ -164,8 +164,14 @@ fn change(situation: &Situation<'_>, goal: Goal) -> Step {
         .as_ref()
         .is_some_and(|intent| intent.goal == goal);
     let same = entry.running() == Some(goal.assignment);
+    // What never worked since we wrote it needs no try: it was our change that broke it, not "before".
+    let untried = !situation.baseline_taken
+        && entry
+            .applied
+            .as_ref()
+            .is_none_or(|applied| applied.ever_proven);
     match seen {
-        Seen::Ours { .. } if !begun && !same && !situation.baseline_taken => Step::Baseline,
+        Seen::Ours { .. } if !begun && !same && untried => Step::Baseline,
         Seen::Ours { .. } => Step::Update,
         Seen::Absent | Seen::Unknown | Seen::Foreign(_) => Step::Create,
     }
@@ -234,6 +240,7 @@ mod tests {
             n_writes: 1,
             agreed,
             proven_at,
+            ever_proven: proven,
         };
         Entry {
             applied: Some(applied),
@@ -323,6 +330,9 @@ mod tests {
             Step::Hold
         );
         assert_eq!(step(&wish, &entry, &Seen::Absent), Step::Create);
+        let broken_by_us = applied(goal(1, 1, 1), true, false);
+        assert_eq!(step(&wish, &broken_by_us, &differs()), Step::Update);
+        assert_eq!(step(&wish, &Entry::default(), &differs()), Step::Baseline);
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub(crate) struct Applied {
     /// When the live call behind the proof began.
     #[serde(with = "point_in_time", default)]
     pub(crate) proven_at: Option<Timestamp>,
+    /// It was proven once, even if that proof is void by now.
+    #[serde(default)]
+    pub(crate) ever_proven: bool,
 }
 
 /// A difference that was not our doing.
@@ -358,6 +361,7 @@ mod tests {
                 n_writes: 1,
                 agreed: true,
                 proven_at: Some("2026-11-23T12:00:00.5Z".parse().unwrap()),
+                ever_proven: true,
             }),
             drift: Some(Drift {
                 attempt: 1,

@@ -64,7 +64,7 @@ fn run(config: Config) -> anyhow::Result<()> {
                 }
                 tracing::info!("stopping");
                 stopper.cancel();
-                // The agent ends by itself now; a second signal is left to the system.
+                // The agent ends by itself now, within a deadline; further signals change nothing.
                 std::future::pending::<()>().await;
             };
             tokio::select! {

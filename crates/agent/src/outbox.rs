@@ -27,8 +27,9 @@ struct Inner {
     facts: Option<Item<v1::KibanaFacts>>,
     /// Of the report that was sent last in this session.
     sequence: u64,
-    /// The next report lists every binding.
+    /// The next report that can list every binding does so.
     full: bool,
+    n_expected: usize,
 }
 
 #[derive(Debug)]
@@ -98,11 +99,20 @@ impl Outbox {
         self.change(|inner| drop(inner.statuses.insert(place, Item::new(status))));
     }
 
-    /// The same status as an answer to a newer desired state; nothing that control must be told.
+    /// The same status as an answer to a newer desired state. Control may have told the binding something
+    /// else in between, which this agent never saw, so it is sent again.
     pub(crate) fn renew(&self, place: &Place, generation: v1::Generation) {
-        if let Some(item) = self.lock().statuses.get_mut(place) {
-            item.value.generation = Some(generation);
-        }
+        self.change(|inner| {
+            if let Some(item) = inner.statuses.get_mut(place) {
+                item.value.generation = Some(generation);
+                item.delivery = Delivery::Waiting;
+            }
+        });
+    }
+
+    /// How many bindings there are: a full report waits until each has a status.
+    pub(crate) fn expect(&self, n_bindings: usize) {
+        self.change(|inner| inner.n_expected = n_bindings);
     }
 
     /// A binding that is none of our business any more.
@@ -120,7 +130,6 @@ impl Outbox {
         let mut inner = self.lock();
         inner.sequence = 0;
         inner.full = false;
-        inner.answer = None;
         inner.statuses.values_mut().for_each(Item::restart);
         let facts = inner.facts.as_mut()?;
         facts.delivery = Delivery::Stored;
@@ -129,13 +138,7 @@ impl Outbox {
 
     /// Control wants the status of every binding.
     pub(crate) fn report_everything(&self) {
-        self.change(|inner| {
-            inner.full = true;
-            inner
-                .statuses
-                .values_mut()
-                .for_each(|item| item.delivery = Delivery::Waiting);
-        });
+        self.change(|inner| inner.full = true);
     }
 
     /// Everything up to this report is stored.
@@ -183,9 +186,15 @@ impl Outbox {
 
 impl Inner {
     fn report(&mut self) -> Option<v1::StatusReport> {
+        let full = self.full && self.statuses.len() >= self.n_expected;
+        if full {
+            self.full = false;
+            self.statuses
+                .values_mut()
+                .for_each(|item| item.delivery = Delivery::Waiting);
+        }
         let facts_waiting = self.facts.as_ref().is_some_and(Item::is_waiting);
-        let any = self.full || facts_waiting || self.statuses.values().any(Item::is_waiting);
-        if !any {
+        if !full && !facts_waiting && !self.statuses.values().any(Item::is_waiting) {
             return None;
         }
         self.sequence += 1;
@@ -207,7 +216,7 @@ impl Inner {
             .collect();
         Some(v1::StatusReport {
             sequence,
-            full: std::mem::take(&mut self.full),
+            full,
             bindings,
             facts,
         })
@@ -293,9 +302,38 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_full_report_is_sent_too() {
+    fn a_full_report_waits_until_it_is_full() {
         let outbox = Outbox::default();
         outbox.report_everything();
-        assert_eq!(report(&outbox), Some((1, true, Vec::new())));
+        assert_eq!(
+            report(&outbox),
+            Some((1, true, Vec::new())),
+            "nothing is expected"
+        );
+        outbox.expect(2);
+        outbox.report_everything();
+        outbox.status(place("a"), status("a"));
+        assert_eq!(report(&outbox), Some((2, false, vec!["a".to_owned()])));
+        outbox.status(place("b"), status("b"));
+        assert_eq!(
+            report(&outbox),
+            Some((3, true, vec!["a".to_owned(), "b".to_owned()]))
+        );
+    }
+
+    #[test]
+    fn a_newer_desired_state_is_answered_even_where_nothing_changed() {
+        let outbox = Outbox::default();
+        outbox.status(place("a"), status("a"));
+        report(&outbox);
+        outbox.acknowledge(1);
+        outbox.renew(
+            &place("a"),
+            v1::Generation {
+                epoch: 1,
+                counter: 2,
+            },
+        );
+        assert_eq!(report(&outbox), Some((2, false, vec!["a".to_owned()])));
     }
 }

@@ -319,21 +319,26 @@ impl Reconciler {
         for (place, wish) in &desired.wishes {
             match self.slots.get(place) {
                 Some(slot) if slot.wish == *wish => {
-                    self.outbox.renew(place, desired.generation.into())
+                    self.outbox.renew(place, desired.generation.into());
+                    continue;
                 }
-                old => {
-                    let busy = old.is_some_and(|slot| slot.busy);
-                    let refused = wish.check(place, self.deployment, &self.accept).err();
-                    self.serial += 1;
-                    self.slots.insert(
-                        place.clone(),
-                        Slot::new(wish.clone(), self.serial, busy, refused),
-                    );
-                }
+                // Control counts the tries of one assignment, so an old number may come again: whatever
+                // is asked for anew gets a new chance.
+                Some(_) => self.keep(place, |entry| entry.failure = None),
+                // The agent has just started.
+                None => {}
             }
+            let busy = self.slots.get(place).is_some_and(|slot| slot.busy);
+            let refused = wish.check(place, self.deployment, &self.accept).err();
+            self.serial += 1;
+            self.slots.insert(
+                place.clone(),
+                Slot::new(wish.clone(), self.serial, busy, refused),
+            );
         }
         self.keys.retain(|key, _| desired.names_key(key));
         self.desired = Some(desired);
+        self.outbox.expect(self.slots.len());
         self.check.covers(self.slots.iter(), Instant::now());
         self.report_refused();
     }

@@ -54,6 +54,8 @@ enum Error {
     Sealing(#[source] keyfleet_seal::Error),
     #[error("the operating system gives no random bytes")]
     Random,
+    #[error("the control service asks to come back in {} seconds", .0.as_secs())]
+    GoAway(Duration),
     #[error("the agent is stopping")]
     Stopping,
 }
@@ -90,9 +92,10 @@ impl Session {
             let began = Instant::now();
             let wait = match self.once(&stop).await {
                 Ok(End::Stopped) | Err(Error::Stopping) => return,
-                Ok(End::GoAway(wait)) => {
+                // Spread a little more, so that those who were sent away together do not return together.
+                Ok(End::GoAway(wait)) | Err(Error::GoAway(wait)) => {
                     n_failures = 0;
-                    wait.mul_f64(1.0 + fastrand::f64() / 10.0)
+                    wait.mul_f64(1.0 + fastrand::f64() / 10.0) + Backoff::CONTROL.wait(1)
                 }
                 Err(error) => {
                     n_failures = if began.elapsed() > GOOD_AFTER {
@@ -192,9 +195,7 @@ impl Session {
             .and_then(|message| message.message)
         {
             Some(Theirs::Welcome(welcome)) => Ok((inbound, outbound, welcome, nonce)),
-            Some(Theirs::GoAway(go_away)) => Err(Error::Ended {
-                reason: scrubbed(&go_away.reason),
-            }),
+            Some(Theirs::GoAway(go_away)) => Err(Error::GoAway(away(&go_away))),
             Some(_) => Err(Error::Message(Invalid::new(
                 "message",
                 "is not the Welcome that comes first",
@@ -293,10 +294,7 @@ impl Session {
             }
             Some(Theirs::Andon(andon)) => self.tell(Command::Andon(andon.on)).await?,
             Some(Theirs::GoAway(go_away)) => {
-                tracing::info!(reason = %scrubbed(&go_away.reason), secs = go_away.reconnect_after_secs, "the control service asks to come back later");
-                let wait =
-                    Duration::from_secs(go_away.reconnect_after_secs.into()).min(GO_AWAY_MAX);
-                return Ok(Some(End::GoAway(wait)));
+                return Ok(Some(End::GoAway(away(&go_away))));
             }
             // A Welcome comes once; what this version does not know is for newer agents.
             Some(Theirs::Welcome(_)) | None => {}
@@ -369,6 +367,13 @@ fn open(sealed: &v1::SealedKey, opener: &mut Opener) -> Result<Command, Error> {
 fn key_id(key: &str, version: u64) -> Result<(KeyName, KeyVersion), Error> {
     let key = Invalid::parse("key", key).map_err(Error::Message)?;
     Ok((key, KeyVersion(version)))
+}
+
+/// How long control wants to be left alone.
+fn away(go_away: &v1::GoAway) -> Duration {
+    let secs = go_away.reconnect_after_secs;
+    tracing::info!(reason = %scrubbed(&go_away.reason), secs, "the control service asks to come back later");
+    Duration::from_secs(secs.into()).min(GO_AWAY_MAX)
 }
 
 fn scrubbed(text: &str) -> String {

@@ -148,7 +148,7 @@ async fn step(client: &Client, place: &Place, wish: &Wish, task: Task) -> Outcom
     let id = wish.connector_id.as_hyphenated().to_string();
     match task {
         Task::Look => Outcome::Looked(look(client, place, wish, &id).await),
-        Task::Baseline => Outcome::Baseline(probe(client, place, wish, &id).await),
+        Task::Baseline => Outcome::Baseline(baseline(client, place, wish, &id).await),
         Task::Prove(goal) => {
             let began = Timestamp::now();
             Outcome::Probed {
@@ -230,6 +230,25 @@ async fn write(
         client.update(&place.space, id, &body).await?;
     }
     Ok(())
+}
+
+/// Tries the connector as it is now, with its own model: what is asked is whether it works before the change.
+async fn baseline(
+    client: &Client,
+    place: &Place,
+    wish: &Wish,
+    id: &str,
+) -> Result<ProbeResult, Trouble> {
+    let driver = driver(wish)?;
+    let Some(observed) = client.get(&place.space, id).await? else {
+        let text = "the connector went away before it could be tried";
+        return Err(Trouble::new(FailureClass::Conflict, text, true));
+    };
+    let config = serde_json::Value::Object(observed.config).to_string();
+    let execution = client
+        .execute(&place.space, id, &driver.probe(&config))
+        .await?;
+    Ok(driver.read_probe(&execution))
 }
 
 async fn probe(

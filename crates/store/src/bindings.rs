@@ -6,7 +6,7 @@ use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, DeploymentId, Generation, PlacementName, RolloutId};
 use rusqlite::{Row, params};
 
-use crate::rows::{assignment, columns, known, micros, parse, time, time_opt};
+use crate::rows::{assignment, columns, known, nanos, parse, time, time_opt};
 use crate::{Error, Tx};
 
 const TABLE: &str = "bindings";
@@ -14,6 +14,10 @@ const COLUMNS: &str = "deployment, space, connector, placement, goal_revision, g
                        desired_revision, desired_key_version, desired_remove, attempt, desired_epoch, \
                        desired_counter, state, state_at, failure_class, text, running_revision, \
                        running_key_version, proven_revision, proven_key_version, proven_at, baseline_ok";
+
+/// Starts from the rollout's rows, however many other bindings there are.
+const IN_ROLLOUT: &str = "(deployment, space, connector) IN
+    (SELECT deployment, space, connector FROM rollout_bindings WHERE rollout = ?1)";
 
 /// One binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,10 +123,7 @@ impl Tx<'_> {
     /// # Errors
     /// Where the database fails.
     pub fn bindings_in(&self, rollout: RolloutId) -> Result<Vec<Binding>, Error> {
-        let condition = "EXISTS (SELECT 1 FROM rollout_bindings r WHERE r.rollout = ?1
-             AND r.deployment = bindings.deployment AND r.space = bindings.space
-             AND r.connector = bindings.connector)";
-        self.bindings_where(condition, &[&rollout.to_string()])
+        self.bindings_where(IN_ROLLOUT, &[&rollout.to_string()])
     }
 
     fn bindings_where(
@@ -130,10 +131,7 @@ impl Tx<'_> {
         condition: &str,
         params: &[&dyn rusqlite::ToSql],
     ) -> Result<Vec<Binding>, Error> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM bindings WHERE {condition} ORDER BY deployment, space, connector"
-        );
-        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut statement = self.0.prepare_cached(&select(condition))?;
         let mut rows = statement.query(params)?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
@@ -174,14 +172,14 @@ impl Tx<'_> {
                 generation.map(|generation| generation.epoch),
                 generation.map(|generation| generation.counter),
                 binding.progress.state.as_str(),
-                micros(binding.progress.at),
+                nanos(binding.progress.at),
                 failure.map(|failure| failure.class.as_str()),
                 failure.map_or("", |failure| failure.text.as_str()),
                 running_revision,
                 running_version,
                 proven_revision,
                 proven_version,
-                binding.proven_at.map(micros),
+                binding.proven_at.map(nanos),
                 binding.progress.baseline_ok,
             ])?;
         Ok(())
@@ -199,6 +197,10 @@ impl Tx<'_> {
             .execute(params![id.deployment.to_string(), id.space.as_str(), id.connector.as_str()])?;
         Ok(())
     }
+}
+
+fn select(condition: &str) -> String {
+    format!("SELECT {COLUMNS} FROM bindings WHERE {condition} ORDER BY deployment, space, connector")
 }
 
 pub(crate) fn read_id(table: &'static str, row: &Row<'_>, first: usize) -> Result<BindingId, Error> {
@@ -258,4 +260,19 @@ pub(crate) fn read_failure(
     let Some(class) = class else { return Ok(None) };
     let class = known(table, &class, FailureClass::parse(&class))?;
     Ok(Some(Failure { class, text: row.get(first + 1)? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::plan_of;
+
+    #[test]
+    fn no_query_of_some_bindings_looks_at_all_of_them() {
+        let by_id = "deployment = ?1 AND space = ?2 AND connector = ?3";
+        for condition in ["deployment = ?1", by_id, "connector = ?1", IN_ROLLOUT] {
+            let plan = plan_of(&select(condition));
+            assert!(!plan.contains("SCAN"), "{condition}: {plan}");
+        }
+    }
 }

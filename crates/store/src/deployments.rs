@@ -6,7 +6,7 @@ use keyfleet_core::id::{DeploymentId, DeploymentName, EnrolmentId, Generation};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{from_json, micros, parse, time, time_opt, to_json};
+use crate::rows::{from_json, nanos, parse, time, time_opt, to_json};
 use crate::{Error, Tx};
 
 const TABLE: &str = "deployments";
@@ -111,7 +111,7 @@ impl Tx<'_> {
         rows.next()?.map(read).transpose()
     }
 
-    /// Stores a new deployment.
+    /// Stores a new deployment. It begins without facts, sightings and generations, whatever the row says.
     ///
     /// # Errors
     /// Where the name is taken, or the database fails.
@@ -127,16 +127,16 @@ impl Tx<'_> {
                 deployment.name.as_str(),
                 to_json(TABLE, &deployment.labels)?,
                 deployment.enrolment.to_string(),
-                micros(deployment.enrolled_at),
+                nanos(deployment.enrolled_at),
                 deployment.sealing_key,
                 deployment.certificate_serial,
-                micros(deployment.certificate_not_after),
+                nanos(deployment.certificate_not_after),
                 deployment.agent_version,
             ])?;
         Ok(())
     }
 
-    /// Stores what an agent reported of its Kibana, if it says anything new.
+    /// Stores what an agent reported of its Kibana.
     ///
     /// # Errors
     /// Where the database fails.
@@ -159,7 +159,7 @@ impl Tx<'_> {
     pub fn set_last_seen(&self, id: DeploymentId, at: Timestamp) -> Result<(), Error> {
         self.0
             .prepare_cached("UPDATE deployments SET last_seen = ?2 WHERE id = ?1")?
-            .execute(params![id.to_string(), micros(at)])?;
+            .execute(params![id.to_string(), nanos(at)])?;
         Ok(())
     }
 
@@ -184,7 +184,7 @@ impl Tx<'_> {
 fn read(row: &Row<'_>) -> Result<Deployment, Error> {
     let facts: Option<String> = row.get(9)?;
     Ok(Deployment {
-        id: parse(TABLE, row.get_ref(0)?.as_str().map_err(|err| Error::corrupt(TABLE, err))?)?,
+        id: parse(TABLE, &row.get::<_, String>(0)?)?,
         name: parse(TABLE, &row.get::<_, String>(1)?)?,
         labels: from_json(TABLE, &row.get::<_, String>(2)?)?,
         enrolment: parse(TABLE, &row.get::<_, String>(3)?)?,

@@ -4,7 +4,7 @@ use keyfleet_core::Timestamp;
 use keyfleet_core::id::{DeploymentId, RolloutId};
 use rusqlite::params;
 
-use crate::rows::{micros, time};
+use crate::rows::{nanos, time};
 use crate::{Error, Tx};
 
 /// Something that happened.
@@ -44,7 +44,7 @@ impl Tx<'_> {
             .prepare_cached(
                 "INSERT INTO events (at, actor, deployment, rollout, text) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![micros(event.at), event.actor, deployment, rollout, event.text])?;
+            .execute(params![nanos(event.at), event.actor, deployment, rollout, event.text])?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use keyfleet_core::id::{EnrolmentId, KeyName, KeyVersion, Revision};
 use rusqlite::params;
 
 use crate::bindings::read_id;
-use crate::rows::{micros, parse, time, time_opt};
+use crate::rows::{nanos, parse, time, time_opt};
 use crate::{Error, Tx};
 
 /// A binding that may hold a key version: written before the version is sent there.
@@ -69,7 +69,7 @@ impl Tx<'_> {
                 binding.connector.as_str(),
                 key.as_str(),
                 version.0,
-                micros(now),
+                nanos(now),
             ])?;
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Tx<'_> {
                 binding.connector.as_str(),
                 keep_key,
                 keep_version,
-                micros(now),
+                nanos(now),
                 by,
             ])?;
         Ok(())
@@ -150,7 +150,7 @@ impl Tx<'_> {
                 evidence.revision.0,
                 evidence.enrolment.to_string(),
                 evidence.certificate_serial,
-                micros(evidence.at),
+                nanos(evidence.at),
             ])?;
         Ok(())
     }

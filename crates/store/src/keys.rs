@@ -5,7 +5,7 @@ use keyfleet_core::id::{KeyName, KeyVersion};
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
 use rusqlite::{Row, params};
 
-use crate::rows::{SelectorRow, from_json, known, micros, parse, time, time_opt, to_json};
+use crate::rows::{SelectorRow, from_json, known, nanos, parse, time, time_opt, to_json};
 use crate::{Error, Tx};
 
 const TABLE: &str = "keys";
@@ -84,7 +84,7 @@ impl Tx<'_> {
     pub fn set_vault_status(&self, key: &KeyName, status: &str, now: Timestamp) -> Result<(), Error> {
         self.0
             .prepare_cached("UPDATE keys SET vault_status = ?2, checked_at = ?3 WHERE name = ?1")?
-            .execute(params![key.as_str(), status, micros(now)])?;
+            .execute(params![key.as_str(), status, nanos(now)])?;
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl Tx<'_> {
                 row.state.as_str(),
                 row.fingerprint,
                 row.shown,
-                micros(row.first_seen),
+                nanos(row.first_seen),
             ])?;
         Ok(())
     }

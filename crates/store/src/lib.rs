@@ -8,7 +8,12 @@
 //! # Who owns what
 //! One writer thread owns the one writing connection ([`Store::write`]); it commits what is waiting in groups,
 //! with `synchronous=FULL`, before anybody is told that it is done. Readers have their own connections and see
-//! the last commit. A lock file beside the database keeps a second control service out.
+//! the last commit. A lock file beside the database keeps a second control service out; the writer thread holds it,
+//! so that it is free only when nothing can be written any more.
+//!
+//! # What a panic does
+//! A closure that panics undoes its own work only; the panic goes on in the task that handed the closure over, as if
+//! it had run there. The writer and its other jobs do not notice.
 
 mod bindings;
 mod deployments;
@@ -22,10 +27,12 @@ mod schema;
 mod tokens;
 mod writer;
 
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Semaphore;
 
 pub use bindings::{Binding, Desired, Progress};
 pub use deployments::{Deployment, Facts, Space};
@@ -37,8 +44,15 @@ pub use rollouts::{Rollout, RolloutBinding, RolloutTarget};
 pub use tokens::{Token, TokenUse};
 use writer::Writer;
 
-/// Reader connections kept open; more readers at once open their own.
-const READERS_KEPT_MAX: usize = 4;
+/// Reads at a time, and so reader connections: enough that a long list does not hold up a session, few enough that
+/// their page caches (2 MiB each) do not grow with the fleet. More readers wait their turn.
+const READERS_MAX: usize = 8;
+
+/// Statements that a connection keeps compiled: more than this crate has.
+const STATEMENTS_MAX: usize = 128;
+
+/// The database holds no secrets, but who has which connector is nobody else's business.
+const FILE_MODE: u32 = 0o600;
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +63,12 @@ pub enum Error {
         /// The database file.
         path: PathBuf,
     },
-    /// The lock file cannot be made or locked.
-    #[error("cannot lock {path}: is the directory there and writable?")]
+    /// The database or its lock file cannot be opened.
+    #[error("cannot open {path}: is it ours, on a local disk, in a directory that is there and writable?")]
     Lock {
-        /// The lock file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// What the system or SQLite said.
         source: std::io::Error,
     },
     /// The file was made by a newer version.
@@ -67,9 +81,9 @@ pub enum Error {
         /// Ours.
         known: i64,
     },
-    /// SQLite failed.
+    /// SQLite failed; shared, because a failed commit is told to everybody whose work was in it.
     #[error("database failed")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] Arc<rusqlite::Error>),
     /// A row holds something that no version of ours wrote.
     #[error("database row in {table} cannot be read: {problem}")]
     Corrupt {
@@ -81,6 +95,12 @@ pub enum Error {
     /// The writer has ended: the service is shutting down.
     #[error("the database is closed: the service is shutting down")]
     Closed,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(err: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(err))
+    }
 }
 
 impl Error {
@@ -100,8 +120,7 @@ struct Inner {
     epoch: u64,
     writer: Writer,
     readers: Mutex<Vec<Connection>>,
-    // Held for as long as the store is open; the system frees it when the process dies.
-    _lock: std::fs::File,
+    reads: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Store {
@@ -118,19 +137,23 @@ impl Store {
     /// Opens or makes the database, takes the lock, brings the schema up to date and starts a new epoch.
     ///
     /// # Errors
-    /// [`Error::Locked`] where another process has it; [`Error::TooNew`] after a downgrade.
+    /// [`Error::Locked`] where another store has it, in this process or another; [`Error::TooNew`] after a downgrade;
+    /// [`Error::Lock`] where the file cannot be opened or is not a database.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let lock = take_lock(path)?;
-        let mut connection = Connection::open(path)?;
-        configure(&connection)?;
+        let failed = |source| Error::Lock { path: path.to_owned(), source };
+        // SQLite gives the files beside the database the mode of the database.
+        private_file(path).map_err(failed)?;
+        let mut connection =
+            open_writer(path).map_err(|err| failed(std::io::Error::other(err)))?;
         schema::migrate(&mut connection, path)?;
         let epoch = schema::next_epoch(&connection)?;
         let inner = Inner {
             path: path.to_owned(),
             epoch,
-            writer: Writer::start(connection),
+            writer: Writer::start(connection, lock).map_err(failed)?,
             readers: Mutex::new(Vec::new()),
-            _lock: lock,
+            reads: Arc::new(Semaphore::new(READERS_MAX)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -140,10 +163,15 @@ impl Store {
         self.inner.epoch
     }
 
-    /// Runs `work` in a transaction on the writer; returns when it is on disk.
+    /// Runs `work` in a transaction on the writer; returns when it is on disk. A caller that does not wait for the
+    /// answer does not take its work back.
     ///
     /// # Errors
-    /// What `work` said, after undoing all of it; or [`Error`] where the commit failed.
+    /// What `work` said, after undoing all of it; or [`Error`] where the commit failed: then nothing of it was
+    /// written either.
+    ///
+    /// # Panics
+    /// Where `work` does, after undoing all of it.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -157,18 +185,35 @@ impl Store {
     ///
     /// # Errors
     /// What `work` said.
+    ///
+    /// # Panics
+    /// Where `work` does.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        let reads = Arc::clone(&self.inner.reads);
+        let permit = reads.acquire_owned().await.map_err(|_| Error::Closed)?;
         let store = self.clone();
-        let task = tokio::task::spawn_blocking(move || store.read_now(work));
-        task.await.unwrap_or_else(|_| Err(E::from(Error::Closed)))
+        let task = tokio::task::spawn_blocking(move || {
+            // Kept until the work is done, also where the caller no longer waits for it.
+            let _permit = permit;
+            store.read_now(work)
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(err) => match err.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => Err(E::from(Error::Closed)),
+            },
+        }
     }
 
-    /// Waits until everything handed to the writer is on disk, then ends it.
+    /// Waits until everything handed to the writer is on disk, then ends it and frees the lock. Reads still work;
+    /// writes are [`Error::Closed`]. Close a store before the same file is opened again.
     pub async fn close(&self) {
         self.inner.writer.close().await;
     }
@@ -185,10 +230,9 @@ impl Store {
         };
         connection.execute_batch("BEGIN").map_err(Error::from)?;
         let result = work(&Tx(&connection));
-        connection.execute_batch("COMMIT").map_err(Error::from)?;
-        let mut readers = self.readers();
-        if readers.len() < READERS_KEPT_MAX {
-            readers.push(connection);
+        // A connection that cannot end its transaction would show an old state for ever: it is not kept.
+        if connection.execute_batch("COMMIT").is_ok() {
+            self.readers().push(connection);
         }
         result
     }
@@ -201,12 +245,7 @@ impl Store {
 fn take_lock(path: &Path) -> Result<std::fs::File, Error> {
     let lock_path = path.with_added_extension("lock");
     let failed = |source| Error::Lock { path: lock_path.clone(), source };
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(failed)?;
+    let file = private_file(&lock_path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
@@ -214,17 +253,29 @@ fn take_lock(path: &Path) -> Result<std::fs::File, Error> {
     }
 }
 
-fn configure(connection: &Connection) -> Result<(), Error> {
+/// Opens or makes a file that only its owner may read.
+fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(FILE_MODE).open(path)?;
+    // One that was there before, such as a restored copy, may be open to others.
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(FILE_MODE))?;
+    }
+    Ok(file)
+}
+
+fn open_writer(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    Ok(())
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
 }
 
 fn open_reader(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
 }

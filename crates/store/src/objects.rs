@@ -11,7 +11,7 @@ use keyfleet_core::rollout::{Action, Amount, Budget, Deadlines, Sample, Strategy
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{SelectorRow, from_json, known, micros, parse, time, to_json};
+use crate::rows::{SelectorRow, from_json, known, nanos, parse, time, to_json};
 use crate::{Error, Tx};
 
 /// A revision of a connector, with its history.
@@ -37,7 +37,7 @@ struct PlacementRow {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StrategyRow {
     waves: Vec<WaveRow>,
-    deadline_secs: [u64; 4],
+    deadline_millis: [u64; 4],
     budgets: Vec<BudgetRow>,
     offline_max_percent: u8,
     rollback_concurrency: AmountRow,
@@ -120,7 +120,7 @@ impl Tx<'_> {
                 spec.display_name,
                 spec.config,
                 spec.key.as_str(),
-                micros(now),
+                nanos(now),
             ])?;
         Ok(())
     }
@@ -237,7 +237,7 @@ pub(crate) fn strategy_json(strategy: &Strategy) -> Result<String, Error> {
     let Deadlines { ack, apply, prove, wave } = strategy.deadlines;
     let row = StrategyRow {
         waves: strategy.waves.iter().map(wave_row).collect(),
-        deadline_secs: [ack, apply, prove, wave].map(|deadline| deadline.as_secs()),
+        deadline_millis: [ack, apply, prove, wave].map(millis),
         budgets: strategy.budgets.iter().map(budget_row).collect(),
         offline_max_percent: strategy.offline_max_percent,
         rollback_concurrency: strategy.rollback_concurrency.into(),
@@ -248,7 +248,7 @@ pub(crate) fn strategy_json(strategy: &Strategy) -> Result<String, Error> {
 pub(crate) fn read_strategy(name: StrategyName, spec: &str) -> Result<Strategy, Error> {
     const TABLE: &str = "strategies";
     let row: StrategyRow = from_json(TABLE, spec)?;
-    let [ack, apply, prove, wave] = row.deadline_secs.map(Duration::from_secs);
+    let [ack, apply, prove, wave] = row.deadline_millis.map(Duration::from_millis);
     Ok(Strategy {
         name,
         waves: row.waves.into_iter().map(read_wave).collect(),
@@ -259,6 +259,10 @@ pub(crate) fn read_strategy(name: StrategyName, spec: &str) -> Result<Strategy, 
     })
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn wave_row(wave: &Wave) -> WaveRow {
     WaveRow {
         name: wave.name.clone(),
@@ -266,7 +270,7 @@ fn wave_row(wave: &Wave) -> WaveRow {
         sample: wave.sample.map(|Sample(amount)| amount.into()),
         concurrency: wave.concurrency.into(),
         strict: wave.strict,
-        soak_millis: u64::try_from(wave.soak.as_millis()).unwrap_or(u64::MAX),
+        soak_millis: millis(wave.soak),
     }
 }
 

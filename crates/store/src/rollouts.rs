@@ -8,7 +8,7 @@ use rusqlite::{Row, params};
 
 use crate::bindings::{read_failure, read_id};
 use crate::objects::{read_strategy, strategy_json};
-use crate::rows::{assignment, columns, known, micros, parse, time, time_opt};
+use crate::rows::{assignment, columns, known, nanos, parse, time, time_opt};
 use crate::{Error, Tx};
 
 const TABLE: &str = "rollouts";
@@ -115,7 +115,7 @@ impl Tx<'_> {
         let id = rollout.id.to_string();
         self.0
             .prepare_cached(
-                "INSERT INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, NULL)",
+                "INSERT INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
                 id,
@@ -124,10 +124,12 @@ impl Tx<'_> {
                 rollout.cause,
                 rollout.actor,
                 rollout.run.phase.as_str(),
+                !rollout.run.phase.is_terminal(),
                 rollout.run.hold_reason,
                 rollout.run.wave,
-                micros(rollout.run.wave_started_at),
-                micros(rollout.started_at),
+                nanos(rollout.run.wave_started_at),
+                nanos(rollout.started_at),
+                rollout.ended_at.map(nanos),
             ])?;
         for target in targets {
             self.put_rollout_target(rollout.id, target)?;
@@ -168,8 +170,8 @@ impl Tx<'_> {
                 !run.phase.is_terminal(),
                 run.hold_reason,
                 run.wave,
-                micros(run.wave_started_at),
-                ended_at.map(micros),
+                nanos(run.wave_started_at),
+                ended_at.map(nanos),
             ])?;
         Ok(())
     }
@@ -211,8 +213,8 @@ impl Tx<'_> {
                 id.to_string(),
                 target.deployment.to_string(),
                 target.wave,
-                target.offered_at.map(micros),
-                target.rollback_at.map(micros),
+                target.offered_at.map(nanos),
+                target.rollback_at.map(nanos),
                 target.forgiven,
                 target.failure.as_ref().map(|failure| failure.class.as_str()),
                 target.failure.as_ref().map_or("", |failure| failure.text.as_str()),

@@ -11,16 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-pub(crate) fn micros(at: Timestamp) -> i64 {
-    at.as_microsecond()
+/// A time as its column: exact, so that what is read equals what was written and nothing is written twice. A clock
+/// that is wrong by centuries becomes the end of the years 1677 to 2262.
+pub(crate) fn nanos(at: Timestamp) -> i64 {
+    let nanos = at.as_nanosecond();
+    i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
 }
 
-pub(crate) fn time(table: &'static str, micros: i64) -> Result<Timestamp, Error> {
-    Timestamp::from_microsecond(micros).map_err(|err| Error::corrupt(table, err))
+pub(crate) fn time(table: &'static str, nanos: i64) -> Result<Timestamp, Error> {
+    Timestamp::from_nanosecond(nanos.into()).map_err(|err| Error::corrupt(table, err))
 }
 
-pub(crate) fn time_opt(table: &'static str, micros: Option<i64>) -> Result<Option<Timestamp>, Error> {
-    micros.map(|micros| time(table, micros)).transpose()
+pub(crate) fn time_opt(table: &'static str, nanos: Option<i64>) -> Result<Option<Timestamp>, Error> {
+    nanos.map(|nanos| time(table, nanos)).transpose()
 }
 
 pub(crate) fn parse<T>(table: &'static str, text: &str) -> Result<T, Error>

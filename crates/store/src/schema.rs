@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::Error;
 
-/// Times are microseconds since 1970 (UTC); ids are UUIDs as text; lists and maps are JSON.
+/// Times are nanoseconds since 1970 (UTC); ids are UUIDs as text; lists and maps are JSON.
 const MIGRATIONS: [&str; 1] = ["
 CREATE TABLE service (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL);
 INSERT INTO service VALUES (1, 0);
@@ -89,6 +89,7 @@ CREATE TABLE bindings (
   baseline_ok INTEGER,
   PRIMARY KEY (deployment, space, connector)
 ) STRICT;
+CREATE INDEX bindings_connector ON bindings (connector, deployment, space);
 
 CREATE TABLE holdings (
   deployment TEXT NOT NULL,
@@ -101,7 +102,7 @@ CREATE TABLE holdings (
   closed_by TEXT,
   PRIMARY KEY (deployment, space, connector, key, version)
 ) STRICT;
-CREATE INDEX holdings_open ON holdings (key, version) WHERE closed_at IS NULL;
+CREATE INDEX holdings_key ON holdings (key, version, deployment, space, connector);
 
 CREATE TABLE evidence (
   deployment TEXT NOT NULL,
@@ -115,6 +116,7 @@ CREATE TABLE evidence (
   at INTEGER NOT NULL,
   PRIMARY KEY (deployment, space, connector, key, version)
 ) STRICT;
+CREATE INDEX evidence_key ON evidence (key, version, deployment, space, connector);
 
 CREATE TABLE rollouts (
   id TEXT PRIMARY KEY,
@@ -180,6 +182,7 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_deployment ON events (deployment) WHERE deployment IS NOT NULL;
 CREATE INDEX events_rollout ON events (rollout) WHERE rollout IS NOT NULL;
+CREATE INDEX events_service ON events (id) WHERE deployment IS NULL AND rollout IS NULL;
 "];
 
 /// Brings the schema up to date, one migration a transaction.
@@ -203,4 +206,46 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Er
 pub(crate) fn next_epoch(connection: &Connection) -> Result<u64, Error> {
     let sql = "UPDATE service SET epoch = epoch + 1 RETURNING epoch";
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// What SQLite would do for a query, a line each: `SCAN` is a look at every row of a table.
+#[cfg(test)]
+pub(crate) fn plan_of(sql: &str) -> String {
+    let mut connection = Connection::open_in_memory().unwrap();
+    migrate(&mut connection, Path::new("memory")).unwrap();
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let count = statement.parameter_count();
+    let params = rusqlite::params_from_iter(std::iter::repeat_n(rusqlite::types::Null, count));
+    let lines = statement.query_map(params, |row| row.get::<_, String>(3)).unwrap();
+    lines.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lookup_of_a_growing_table_has_an_index() {
+        for condition in [
+            "holdings WHERE key = ?1 ORDER BY version, deployment, space, connector",
+            "holdings WHERE deployment = ?1 AND space = ?2 AND connector = ?3 AND closed_at IS NULL",
+            "evidence WHERE key = ?1 ORDER BY version, deployment, space, connector",
+            "evidence WHERE deployment = ?1 AND space = ?2 AND connector = ?3",
+            "events WHERE deployment = ?1 ORDER BY id DESC LIMIT 9",
+            "events WHERE rollout = ?1 ORDER BY id DESC LIMIT 9",
+            "rollouts WHERE active = 1",
+            "rollout_targets WHERE rollout = ?1 ORDER BY deployment",
+            "rollout_bindings WHERE rollout = ?1 ORDER BY deployment, space, connector",
+            "key_versions WHERE key = ?1 ORDER BY version DESC",
+            "deployments WHERE name = ?1",
+            "tokens WHERE hash = ?1",
+        ] {
+            let plan = plan_of(&format!("SELECT * FROM {condition}"));
+            assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{condition}: {plan}");
+        }
+        let service = "SELECT at FROM events WHERE deployment IS NULL AND rollout IS NULL AND ?1 = ''
+                       ORDER BY id DESC LIMIT 9";
+        let plan = plan_of(service);
+        assert!(plan.contains("USING INDEX events_service"), "{plan}");
+    }
 }

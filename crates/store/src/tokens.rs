@@ -6,7 +6,7 @@ use keyfleet_core::id::TokenId;
 use keyfleet_core::token::Role;
 use rusqlite::{Row, params};
 
-use crate::rows::{from_json, known, micros, parse, time, to_json};
+use crate::rows::{from_json, known, nanos, parse, time, to_json};
 use crate::{Error, Tx};
 
 const TABLE: &str = "tokens";
@@ -70,8 +70,8 @@ impl Tx<'_> {
                 role,
                 to_json(TABLE, &labels)?,
                 uses_left,
-                micros(token.expires_at),
-                micros(token.created_at),
+                nanos(token.expires_at),
+                nanos(token.created_at),
                 token.created_by,
             ])?;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use keyfleet_core::binding::{BindingState, Failure};
+use keyfleet_core::binding::BindingState;
 use keyfleet_core::failure::FailureClass;
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use super::slot::Stage;
 use super::{JOBS_MAX, KEY_PATIENCE, KEY_REPEAT, Reconciler};
 use crate::decide::{Seen, Situation, Step, next};
 use crate::ledger::{Drift, Entry, Intent};
-use crate::wish::{Goal, KeyId, Place, Wish};
+use crate::wish::{Goal, Place, Wish};
 use crate::work::{Job, Task, Trouble, failure};
 
 /// Failures that may pass by themselves are not reported before this many: a restart of Kibana is no news.
@@ -255,14 +255,13 @@ impl Reconciler {
         let Some(id) = wish.key() else {
             return Advance::Wait(None);
         };
-        if let Some(reason) = self.keys_refused.get(&id) {
+        let refused = self.keys_refused.get(&id).cloned();
+        if let Some(reason) = &refused {
             let text = format!(
                 "the control service does not send key {} {}: {reason}",
                 id.0, id.1
             );
-            let failure = failure(FailureClass::Agent, &text);
-            self.report_failed(place, &failure);
-            return Advance::Wait(None);
+            self.report_failed(place, &failure(FailureClass::Agent, &text));
         }
         let ask_at = match self.keys_asked.get(&id) {
             Some(asked) => *asked + KEY_REPEAT,
@@ -271,23 +270,18 @@ impl Reconciler {
         if ask_at > now {
             return Advance::Wait(Some(ask_at));
         }
-        self.request_key(place, id, now);
-        Advance::Wait(Some(now + KEY_REPEAT))
-    }
-
-    fn request_key(&mut self, place: &Place, id: KeyId, now: Instant) {
         tracing::info!(binding = %place, key = %id.0, version = %id.1, "asking for a key");
-        let text = format!("waiting for key {} {} from the control service", id.0, id.1);
-        self.report(
-            place,
-            BindingState::Received,
-            Some(&Failure {
-                class: FailureClass::Agent,
-                text,
-            }),
-        );
+        if refused.is_none() {
+            let text = format!("waiting for key {} {} from the control service", id.0, id.1);
+            self.report(
+                place,
+                BindingState::Received,
+                Some(&failure(FailureClass::Agent, &text)),
+            );
+        }
         self.keys_asked.insert(id.clone(), now);
         self.outbox.request(id);
+        Advance::Wait(Some(now + KEY_REPEAT))
     }
 
     /// Notes something in the ledger and reports it; a ledger that cannot be written is reported too.

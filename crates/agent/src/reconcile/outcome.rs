@@ -140,6 +140,7 @@ impl Reconciler {
                 n_writes: intent.map_or(1, |intent| intent.n_writes),
                 agreed: false,
                 proven_at: None,
+                ever_proven: false,
             };
             *entry = Entry {
                 applied: Some(applied),
@@ -160,6 +161,7 @@ impl Reconciler {
                 self.keep(place, |entry| {
                     if let Some(applied) = &mut entry.applied {
                         (applied.goal, applied.proven_at) = (goal, Some(began));
+                        applied.ever_proven = true;
                     }
                 });
                 return self.with(place, |slot| slot.relieve(Stage::Prove));

@@ -31,33 +31,33 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the fake control knows.
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// How often the join token may still be used.
-    pub token_uses: u32,
-    pub enrolled: Vec<v1::EnrollRequest>,
-    pub sealing_public_key: Vec<u8>,
-    pub desired: Option<v1::Desired>,
-    pub keys: BTreeMap<(String, u64), String>,
+    pub(crate) token_uses: u32,
+    pub(crate) enrolled: Vec<v1::EnrollRequest>,
+    pub(crate) sealing_public_key: Vec<u8>,
+    pub(crate) desired: Option<v1::Desired>,
+    pub(crate) keys: BTreeMap<(String, u64), String>,
     /// Keys that are never sent.
-    pub refused: BTreeSet<(String, u64)>,
+    pub(crate) refused: BTreeSet<(String, u64)>,
     /// Keys are only sent when they are asked for.
-    pub lazy: bool,
+    pub(crate) lazy: bool,
     /// Statuses are taken in and never acknowledged.
-    pub deaf: bool,
-    pub andon: bool,
-    pub report_full_state: bool,
-    pub hellos: Vec<v1::Hello>,
-    pub answers: Vec<v1::DesiredAnswer>,
-    pub requests: Vec<v1::KeyRequest>,
-    pub reports: Vec<v1::StatusReport>,
-    pub statuses: BTreeMap<String, v1::BindingStatus>,
-    pub facts: Option<v1::KibanaFacts>,
-    pub heartbeats: u32,
+    pub(crate) deaf: bool,
+    pub(crate) andon: bool,
+    pub(crate) report_full_state: bool,
+    pub(crate) hellos: Vec<v1::Hello>,
+    pub(crate) answers: Vec<v1::DesiredAnswer>,
+    pub(crate) requests: Vec<v1::KeyRequest>,
+    pub(crate) reports: Vec<v1::StatusReport>,
+    pub(crate) statuses: BTreeMap<String, v1::BindingStatus>,
+    pub(crate) facts: Option<v1::KibanaFacts>,
+    pub(crate) heartbeats: u32,
 }
 
 impl State {
     /// The state of a binding, `UNSPECIFIED` while nothing was heard.
-    pub fn state_of(&self, place: &str) -> v1::BindingState {
+    pub(crate) fn state_of(&self, place: &str) -> v1::BindingState {
         self.statuses
             .get(place)
             .map_or(v1::BindingState::Unspecified, v1::BindingStatus::state)
@@ -65,11 +65,11 @@ impl State {
 }
 
 #[derive(Clone)]
-pub struct Control {
-    pub address: SocketAddr,
-    pub deployment: DeploymentId,
-    pub enrolment: EnrolmentId,
-    pub token: String,
+pub(crate) struct Control {
+    pub(crate) address: SocketAddr,
+    pub(crate) deployment: DeploymentId,
+    pub(crate) enrolment: EnrolmentId,
+    pub(crate) token: String,
     inner: Arc<Inner>,
 }
 
@@ -82,7 +82,7 @@ struct Inner {
 
 impl Control {
     /// Starts it; the server lives as long as `tasks`.
-    pub async fn start(tasks: &mut JoinSet<()>) -> Self {
+    pub(crate) async fn start(tasks: &mut JoinSet<()>) -> Self {
         let ca = ca();
         let pin = Sha256::digest(ca.key().subject_public_key_info());
         let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -119,7 +119,7 @@ impl Control {
         control
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.inner
             .state
             .lock()
@@ -127,14 +127,14 @@ impl Control {
     }
 
     /// Changes the state and wakes whoever waits for it.
-    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.state());
         self.inner.changed.send_modify(|n| *n += 1);
         result
     }
 
     /// Makes this the desired state and sends it with the keys it names.
-    pub fn push(&self, desired: v1::Desired) {
+    pub(crate) fn push(&self, desired: &v1::Desired) {
         let messages = self.change(|state| {
             state.desired = Some(desired.clone());
             desired_and_keys(state)
@@ -146,12 +146,12 @@ impl Control {
     }
 
     /// Sends a message to the session, if there is one.
-    pub fn send(&self, message: ToAgent) {
+    pub(crate) fn send(&self, message: ToAgent) {
         let _ = self.inner.pushes.send(message);
     }
 
     /// Waits until the state is as asked.
-    pub async fn until(&self, what: &str, condition: impl Fn(&State) -> bool) {
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&State) -> bool) {
         let mut changed = self.inner.changed.subscribe();
         let wait = async {
             loop {
@@ -172,7 +172,11 @@ impl Control {
     }
 
     /// Waits until a binding is in a state and gives its status.
-    pub async fn until_state(&self, place: &str, expected: v1::BindingState) -> v1::BindingStatus {
+    pub(crate) async fn until_state(
+        &self,
+        place: &str,
+        expected: v1::BindingState,
+    ) -> v1::BindingStatus {
         self.until(&format!("{place} is {expected:?}"), |state| {
             state.state_of(place) == expected
         })
@@ -200,7 +204,7 @@ fn server_tls(ca: &CertifiedIssuer<'static, KeyPair>) -> ServerTlsConfig {
         .client_auth_optional(true)
 }
 
-/// Keys are marked by an empty ciphertext here; the session seals them.
+/// Keys are only named here; the session seals them as its last step.
 fn desired_and_keys(state: &State) -> Vec<ToAgent> {
     let Some(desired) = state.desired.clone() else {
         return Vec::new();
@@ -349,22 +353,20 @@ impl Control {
     }
 
     fn sealed(&self, message: ToAgent, sealer: &mut Sealer) -> ToAgent {
-        match message {
-            ToAgent::SealedKey(key) if key.ciphertext.is_empty() => {
-                let name = key.key.parse().unwrap();
-                let value = self.state().keys[&(key.key.clone(), key.version)].clone();
-                let sealed = sealer
-                    .seal(&name, KeyVersion(key.version), &SecretString::from(value))
-                    .unwrap();
-                let fingerprint = format!("fingerprint-{}", key.version);
-                ToAgent::SealedKey(v1::SealedKey {
-                    ciphertext: sealed.into(),
-                    fingerprint,
-                    ..key
-                })
-            }
-            other => other,
-        }
+        let ToAgent::SealedKey(key) = message else {
+            return message;
+        };
+        let name = key.key.parse().unwrap();
+        let value = self.state().keys[&(key.key.clone(), key.version)].clone();
+        let sealed = sealer
+            .seal(&name, KeyVersion(key.version), &SecretString::from(value))
+            .unwrap();
+        let fingerprint = format!("fingerprint-{}", key.version);
+        ToAgent::SealedKey(v1::SealedKey {
+            ciphertext: sealed.into(),
+            fingerprint,
+            ..key
+        })
     }
 
     fn hear(&self, message: FromAgent) -> Option<ToAgent> {

@@ -86,7 +86,7 @@ async fn a_key_that_the_provider_refuses_is_final_until_a_new_try() {
             key_version: 1
         })
     );
-    assert!(!status.text.contains("1111"), "{}", status.text);
+    assert!(!status.text.contains("Qx1Z"), "{}", status.text);
     assert_eq!(harness.writes().await, (1, 0, 0, 1));
     // A restart does not try again by itself.
     harness.stop().await;
@@ -191,5 +191,50 @@ async fn a_space_that_does_not_exist_holds_back_only_its_own() {
         .until_state("nowhere/assistant", BindingState::Failed)
         .await;
     assert!(status.text.contains("nowhere"), "{}", status.text);
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_rollback_of_what_we_broke_counts_as_nothing_that_was_broken_before() {
+    let mut harness = Harness::start().await;
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    // The baseline passes, the proof of the change does not, then everything works again.
+    harness
+        .kibana_faults(json!({"provider": {"status": 401, "model": "gpt-4.1"}}))
+        .await;
+    let mut broken = harness.binding(PLACE, 2, 1);
+    broken.config_json = broken.config_json.replace("gpt-4o", "gpt-4.1");
+    harness.push(vec![broken.clone()]);
+    let failed = harness
+        .control
+        .until_state(PLACE, BindingState::Failed)
+        .await;
+    assert_eq!(
+        (failed.failure_class(), failed.baseline_ok),
+        (FailureClass::Auth, Some(true))
+    );
+    let back = harness.prove(harness.binding(PLACE, 1, 1)).await;
+    assert_eq!(back.baseline_ok, None);
+    // Control counts tries per assignment: the same number comes again and is a new chance all the same.
+    harness.kibana_faults(json!({})).await;
+    harness.prove(broken).await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_desired_state_that_came_back_to_what_it_was_is_answered() {
+    let mut harness = Harness::start().await;
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    let before = harness.writes().await;
+    let newer = harness.push(vec![harness.binding(PLACE, 1, 1)]).generation;
+    harness
+        .control
+        .until("an answer", |state| {
+            state.statuses[PLACE].generation == newer
+        })
+        .await;
+    assert_eq!(harness.writes().await, before);
     harness.stop().await;
 }

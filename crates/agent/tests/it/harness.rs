@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
 
-pub const KEY_1: &str = "sk-proj-Canary1aaaaaaaaaaaaaaaaaaaaaaaa1111";
-pub const KEY_2: &str = "sk-proj-Canary2bbbbbbbbbbbbbbbbbbbbbbbb2222";
-pub const PLACE: &str = "default/assistant";
+pub(crate) const KEY_1: &str = "sk-proj-Canary1aaaaaaaaaaaaaaaaaaaaaaaaQx1Z";
+pub(crate) const KEY_2: &str = "sk-proj-Canary2bbbbbbbbbbbbbbbbbbbbbbbbWy2Z";
+pub(crate) const PLACE: &str = "default/assistant";
 
-pub struct Harness {
-    pub control: Control,
-    pub kibana: Server,
-    pub openai: Server,
-    pub directory: TempDir,
-    pub http: reqwest::Client,
+pub(crate) struct Harness {
+    pub(crate) control: Control,
+    pub(crate) kibana: Server,
+    pub(crate) openai: Server,
+    pub(crate) directory: TempDir,
+    pub(crate) http: reqwest::Client,
     agents: JoinSet<Result<(), keyfleet_agent::Error>>,
     agent: Option<(CancellationToken, tokio::task::AbortHandle)>,
     generation: u64,
@@ -32,7 +32,7 @@ pub struct Harness {
 
 impl Harness {
     /// Everything but the agent is running; both keys work.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut tasks = JoinSet::new();
         let control = Control::start(&mut tasks).await;
@@ -70,11 +70,11 @@ impl Harness {
         }
     }
 
-    pub fn state_dir(&self) -> PathBuf {
+    pub(crate) fn state_dir(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             deployment: config::Deployment {
                 name: "prod".parse().unwrap(),
@@ -107,26 +107,26 @@ impl Harness {
     }
 
     /// Starts the agent with the usual settings.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         let config = self.config();
         self.run_with(config);
     }
 
-    pub fn run_with(&mut self, config: Config) {
+    pub(crate) fn run_with(&mut self, config: Config) {
         let stop = CancellationToken::new();
         let handle = self.agents.spawn(keyfleet_agent::run(config, stop.clone()));
         self.agent = Some((stop, handle));
     }
 
     /// As SIGTERM does; waits until the agent has ended.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let (stop, _) = self.agent.take().expect("an agent runs");
         stop.cancel();
         self.agents.join_next().await.unwrap().unwrap().unwrap();
     }
 
     /// As `kill -9` does: nothing of the agent runs any more, wherever it was.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let (_, handle) = self.agent.take().expect("an agent runs");
         handle.abort();
         assert!(
@@ -140,13 +140,18 @@ impl Harness {
     }
 
     /// How the agent ended by itself.
-    pub async fn ended(&mut self) -> Result<(), keyfleet_agent::Error> {
+    pub(crate) async fn ended(&mut self) -> Result<(), keyfleet_agent::Error> {
         self.agent = None;
         self.agents.join_next().await.unwrap().unwrap()
     }
 
     /// A binding of the default model with the newest attempt.
-    pub fn binding(&self, place: &str, revision: u64, key_version: u64) -> v1::DesiredBinding {
+    pub(crate) fn binding(
+        &self,
+        place: &str,
+        revision: u64,
+        key_version: u64,
+    ) -> v1::DesiredBinding {
         let (space, connector) = place.split_once('/').unwrap();
         let id = BindingId {
             deployment: self.control.deployment,
@@ -181,15 +186,15 @@ impl Harness {
     }
 
     /// Pushes these bindings as the next generation.
-    pub fn push(&mut self, bindings: Vec<v1::DesiredBinding>) -> v1::Desired {
+    pub(crate) fn push(&mut self, bindings: Vec<v1::DesiredBinding>) -> v1::Desired {
         self.generation += 1;
         let desired = desired(1, self.generation, bindings);
-        self.control.push(desired.clone());
+        self.control.push(&desired);
         desired
     }
 
     /// Pushes one binding and waits until it is proven.
-    pub async fn prove(&mut self, binding: v1::DesiredBinding) -> v1::BindingStatus {
+    pub(crate) async fn prove(&mut self, binding: v1::DesiredBinding) -> v1::BindingStatus {
         let reference = binding.binding.clone().unwrap();
         let place = format!("{}/{}", reference.space, reference.connector);
         let wanted = binding.assignment;
@@ -208,7 +213,7 @@ impl Harness {
     }
 
     /// How many requests of this kind Kibana got.
-    pub async fn count(&self, method: &str, class: &str) -> u64 {
+    pub(crate) async fn count(&self, method: &str, class: &str) -> u64 {
         let url = format!(
             "{}/_sim/requests/count?method={method}&class={class}",
             self.kibana.url()
@@ -218,7 +223,7 @@ impl Harness {
     }
 
     /// Creations, replacements, removals and live calls.
-    pub async fn writes(&self) -> (u64, u64, u64, u64) {
+    pub(crate) async fn writes(&self) -> (u64, u64, u64, u64) {
         (
             self.count("POST", "connector").await,
             self.count("PUT", "connector").await,
@@ -227,20 +232,20 @@ impl Harness {
         )
     }
 
-    pub async fn connectors(&self) -> Vec<Value> {
+    pub(crate) async fn connectors(&self) -> Vec<Value> {
         let answer = self
             .get(&format!("{}/_sim/connectors", self.kibana.url()))
             .await;
         answer.as_array().unwrap().clone()
     }
 
-    pub async fn kibana_faults(&self, faults: Value) {
+    pub(crate) async fn kibana_faults(&self, faults: Value) {
         self.put(&format!("{}/_sim/faults", self.kibana.url()), &faults)
             .await;
     }
 
     /// Somebody else changes a connector through Kibana's own API.
-    pub async fn meddle(&self, binding: &v1::DesiredBinding, name: &str) {
+    pub(crate) async fn meddle(&self, binding: &v1::DesiredBinding, name: &str) {
         let url = format!(
             "{}/api/actions/connector/{}",
             self.kibana.url(),
@@ -278,7 +283,7 @@ impl Harness {
     }
 
     /// Everything the agent keeps on disk, as one text.
-    pub fn on_disk(&self) -> String {
+    pub(crate) fn on_disk(&self) -> String {
         fn read(directory: &std::path::Path, into: &mut Vec<u8>) {
             for entry in std::fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
@@ -295,7 +300,7 @@ impl Harness {
     }
 }
 
-pub fn desired(epoch: u64, counter: u64, bindings: Vec<v1::DesiredBinding>) -> v1::Desired {
+pub(crate) fn desired(epoch: u64, counter: u64, bindings: Vec<v1::DesiredBinding>) -> v1::Desired {
     let generation = Some(v1::Generation { epoch, counter });
     v1::Desired {
         generation,

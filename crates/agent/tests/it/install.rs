@@ -32,7 +32,7 @@ async fn a_first_install_is_written_read_back_and_proven() {
     assert!(
         connectors
             .iter()
-            .all(|connector| connector["secret_tail"] == "1111"),
+            .all(|connector| connector["secret_tail"] == "Qx1Z"),
         "{connectors:?}"
     );
     assert_eq!(harness.control.state().answers[0].rejected, "");
@@ -80,7 +80,7 @@ async fn a_new_revision_and_a_new_key_replace_the_old_ones_after_a_baseline() {
     harness.prove(harness.binding(PLACE, 2, 2)).await;
     assert_eq!(harness.writes().await, (1, 2, 0, 5));
     let connectors = harness.connectors().await;
-    assert_eq!(connectors[0]["secret_tail"], "2222");
+    assert_eq!(connectors[0]["secret_tail"], "Wy2Z");
     assert_eq!(connectors[0]["name"], "OpenAI r2");
     assert!(!harness.on_disk().contains(KEY_2));
     harness.stop().await;

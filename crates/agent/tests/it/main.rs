@@ -1,10 +1,20 @@
 //! The agent against a fake control service, a simulated Kibana and a simulated OpenAI, all on loopback.
 
+#[cfg(test)]
+mod binary;
+#[cfg(test)]
 mod control;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod drift;
+#[cfg(test)]
 mod enrolment;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod install;
+#[cfg(test)]
 mod protocol;

@@ -14,7 +14,7 @@ async fn older_changed_and_malformed_documents_are_refused_and_remembered() {
         .until("a session", |state| state.hellos.len() == 1)
         .await;
     let good = desired(2, 5, vec![harness.binding(PLACE, 1, 1)]);
-    harness.control.push(good.clone());
+    harness.control.push(&good);
     harness
         .control
         .until_state(PLACE, BindingState::Proven)
@@ -63,6 +63,26 @@ async fn older_changed_and_malformed_documents_are_refused_and_remembered() {
         .await;
     assert_eq!(harness.control.state().answers[n_answers].rejected, "");
     assert_eq!(harness.writes().await, (1, 0, 0, 1));
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn hello_tells_what_the_agent_has() {
+    let mut harness = Harness::start().await;
+    harness.run();
+    let desired = desired(2, 5, vec![harness.binding(PLACE, 1, 1)]);
+    harness.control.push(&desired);
+    harness
+        .control
+        .until_state(PLACE, BindingState::Proven)
+        .await;
+    harness
+        .control
+        .send(ToAgent::Desired(v1::Desired::default()));
+    harness
+        .control
+        .until("a refusal", |state| state.answers.len() == 2)
+        .await;
     harness.control.send(ToAgent::GoAway(v1::GoAway {
         reconnect_after_secs: 0,
         reason: "test".to_owned(),
@@ -105,10 +125,10 @@ async fn a_reconnect_with_nothing_new_sends_nothing() {
         .control
         .until("a second session", |state| state.hellos.len() == 2)
         .await;
-    let (n_reports, n_beats) = (
-        harness.control.state().reports.len(),
-        harness.control.state().heartbeats,
-    );
+    let (n_reports, n_beats) = {
+        let state = harness.control.state();
+        (state.reports.len(), state.heartbeats)
+    };
     harness
         .control
         .until("a heartbeat", |state| state.heartbeats > n_beats)

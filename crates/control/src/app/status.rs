@@ -209,9 +209,8 @@ fn progress(binding: &mut Binding, report: &Report, now: Timestamp) {
         progress.at = now;
         progress.failure.clone_from(&report.failure);
     }
-    if report.baseline_ok.is_some() {
-        progress.baseline_ok = report.baseline_ok;
-    }
+    // The first answer stands: on the way back the agent tries the change that is taken away.
+    progress.baseline_ok = progress.baseline_ok.or(report.baseline_ok);
 }
 
 /// A live call succeeded: evidence for this version, and no other version is held any more.

@@ -198,8 +198,12 @@ impl Loaded {
         if matches!(event, RunEvent::Verb(_)) && phase == Phase::Progressing {
             run.wave_started_at = now;
         }
-        if is_new {
-            run.hold_reason = if phase == Phase::Progressing { String::new() } else { reason.to_owned() };
+        if event == RunEvent::RollbackFinished {
+            // Why it went back matters more than that it has arrived.
+            run.hold_reason = format!("{}; {reason}", run.hold_reason);
+        } else if is_new {
+            run.hold_reason =
+                if phase == Phase::Progressing { String::new() } else { reason.to_owned() };
         }
         let ended_at = phase.is_terminal().then_some(now);
         tx.set_run(self.rollout.id, run, ended_at)?;
