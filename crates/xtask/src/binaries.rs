@@ -68,6 +68,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
         .args(arguments)
         .current_dir(workspace())
         .stdin(std::process::Stdio::null());
+    forget_own_package(&mut command);
     let mut child = Registered::spawn(&mut command)?;
     let status = loop {
         // A build has no sensible deadline; whoever started it can press Ctrl-C, which ends it.
@@ -79,6 +80,21 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
         bail!("`{program} {}` failed ({status})", arguments.join(" "));
     }
     Ok(())
+}
+
+/// `cargo run` tells a program which package it is. A cargo that this program starts would hand that on to build
+/// scripts, some of which (ring's) then rebuild half of the tree each time.
+fn forget_own_package(command: &mut Command) {
+    let is_own = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]
+            .iter()
+            .any(|beginning| name.starts_with(beginning))
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_own) {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Whether a tool is on the PATH.

@@ -1,6 +1,5 @@
 //! `cargo xtask demo`: the main job on this machine, with everything that is outside of it simulated or real and local.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,6 +33,9 @@ const CANARY: &str = "lab";
 const KEY: &str = "sk-proj-keyfleet-demo-0000000000000000000000000000aQ3d";
 
 const MODELS: [&str; 3] = ["gpt-4.1", "gpt-5.2", "gpt-5.4"];
+
+/// A real Kibana takes its time for each answer; at loopback speed nobody would see the waves.
+const SLOW: &str = r#""api": {"mode": "slow", "delay_ms": 250}"#;
 
 const CONNECTED: Duration = Duration::from_secs(30);
 
@@ -77,6 +79,7 @@ impl Demo {
         for (name, version, spaces, _) in FLEET {
             let kibana = stack.kibana(&format!("kibana-{name}"), version, spaces, &api_key(name))?;
             say::line(&format!("simulated Kibana {version} of {name} at {}", kibana.url));
+            sim(&["fault", "--url", &kibana.url, &format!("{{{SLOW}}}")])?;
             kibanas.push((name, kibana));
         }
         say::line("starting the control service on SQLite ...");
@@ -139,9 +142,9 @@ impl Demo {
     /// Act 3: the canary breaks; nobody else is touched.
     fn broken_canary(&self) -> Result<()> {
         title(&format!("3. A change that breaks: {} -> {}", MODELS[1], MODELS[2]));
-        let fault = format!(r#"{{"provider": {{"status": 401, "model": "{}"}}}}"#, MODELS[2]);
+        let fault = format!(r#"{{{SLOW}, "provider": {{"status": 401, "model": "{}"}}}}"#, MODELS[2]);
         let canary = self.kibana(CANARY)?;
-        self.sim(&["fault", "--url", &canary.url, &fault])?;
+        sim(&["fault", "--url", &canary.url, &fault])?;
         say::line(&format!("the calls of {CANARY} with {} are answered with 401 from now on", MODELS[2]));
         let writes = |name| self.kibana(name).and_then(|kibana| self.n_writes(kibana));
         let others = || FLEET.iter().map(|(name, ..)| *name).filter(|name| *name != CANARY);
@@ -241,7 +244,7 @@ impl Demo {
     }
 
     fn n_writes(&self, kibana: &Sim) -> Result<u64> {
-        let log: Value = serde_json::from_str(&self.sim(&["log", "--url", &kibana.url])?)?;
+        let log: Value = serde_json::from_str(&sim(&["log", "--url", &kibana.url])?)?;
         let requests = log["requests"].as_array().or(log.as_array()).context("no request log")?;
         let is_write = |request: &&Value| {
             matches!(request["method"].as_str(), Some("PUT" | "DELETE"))
@@ -254,13 +257,15 @@ impl Demo {
         crate::http::get(&kibana.url, &format!("/_sim/{page}"))
     }
 
-    fn sim(&self, arguments: &[&str]) -> Result<String> {
-        let program: PathBuf = binaries::path("keyfleet-sim")?;
-        let output = std::process::Command::new(program).args(arguments).output()?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "keyfleet-sim {} failed: {text}", arguments.join(" "));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
+}
+
+/// Runs the simulators' own command.
+fn sim(arguments: &[&str]) -> Result<String> {
+    let output =
+        std::process::Command::new(binaries::path("keyfleet-sim")?).args(arguments).output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "keyfleet-sim {} failed: {text}", arguments.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What a person may want to do next.

@@ -24,6 +24,8 @@ pub struct Control {
     pub process: Process,
     /// Its data directory: database, CA, first token.
     pub data_dir: PathBuf,
+    /// `https://127.0.0.1:<operators' port>`, where `/metrics` is too.
+    pub operators_url: String,
     agents_port: u16,
 }
 
@@ -81,7 +83,8 @@ impl Stack {
         let is_ready = |line: &str| line.contains("control service ready");
         let process = Process::spawn("control", serve, self.dir(), is_ready, READY)?;
         self.add_context(&data_dir, operators_port)?;
-        Ok(Control { process, data_dir, agents_port })
+        let operators_url = format!("https://127.0.0.1:{operators_port}");
+        Ok(Control { process, data_dir, operators_url, agents_port })
     }
 
     fn control_toml(
@@ -183,9 +186,23 @@ deadline_secs = 5
         kibana: &Sim,
         options: &AgentOptions<'_>,
     ) -> Result<Process> {
+        self.agent_with(control, kibana, options, &[])
+    }
+
+    /// As [`Stack::agent`], with settings as environment variables.
+    ///
+    /// # Errors
+    /// As [`Stack::agent`].
+    pub fn agent_with(
+        &self,
+        control: &Control,
+        kibana: &Sim,
+        options: &AgentOptions<'_>,
+        settings: &[(&str, &str)],
+    ) -> Result<Process> {
         let config = self.agent_config(control, kibana, options)?;
         let mut command = Command::new(binaries::path("keyfleet-agent")?);
-        command.args(["run", "--config"]).arg(&config);
+        command.args(["run", "--config"]).arg(&config).envs(settings.iter().copied());
         let is_ready = |line: &str| line.contains("session established");
         Process::spawn(&format!("agent-{}", options.name), command, self.dir(), is_ready, READY)
     }

@@ -4,6 +4,7 @@
 //! emptied on drop, on a panic, on Ctrl-C and on SIGTERM. Reading order: [`process`], [`bao`], [`stack`].
 
 pub mod bao;
+pub mod bench;
 pub mod binaries;
 pub mod demo;
 pub mod fleet;

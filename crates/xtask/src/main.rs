@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{bao, binaries, demo, say};
+use xtask::{bao, bench, binaries, demo, say};
 
 const USAGE: &str = "\
 Usage: cargo xtask <command>
@@ -11,7 +11,7 @@ Usage: cargo xtask <command>
   demo [--keep]      run the whole product on this machine and show a rollout
   test [arguments]   fetch OpenBao, build every binary, run every test; arguments go to the test runner
   check              format, lints, licences, then test: what CI runs
-  bench              measure against the bars of the design";
+  bench [arguments]  measure against the bars of the design; `--json FILE` writes the figures down too";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ enum Task {
     Demo { keep: bool },
     Test(Vec<String>),
     Check,
-    Bench,
+    Bench { json: Option<std::path::PathBuf> },
     Help,
 }
 
@@ -42,7 +42,7 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         ("test", _) => Ok(Task::Test(rest)),
         ("demo", []) => Ok(Task::Demo { keep: false }),
         ("demo", [flag]) if flag == "--keep" => Ok(Task::Demo { keep: true }),
-        ("bench", _) => Ok(Task::Bench),
+        ("bench", _) => Ok(Task::Bench { json: bench::arguments(&rest)? }),
         ("check", []) => Ok(Task::Check),
         ("help" | "--help" | "-h", []) => Ok(Task::Help),
         ("check" | "help", [unexpected, ..]) => {
@@ -57,7 +57,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test(arguments) => test(&arguments),
         Task::Check => check(),
         Task::Demo { keep } => demo::run(keep),
-        Task::Bench => bail!("the bench is not written yet"),
+        Task::Bench { json } => bench::run(json.as_deref()),
         Task::Help => {
             say::line(USAGE);
             Ok(())

@@ -72,12 +72,13 @@ impl Stack {
     }
 
     /// Starts a simulated Kibana on a free port. `spaces` beside it exist from the start; `api_key` is the key that
-    /// callers must present.
+    /// callers must present. A restart keeps its port and its connectors, which lie in `<name>.state`.
     ///
     /// # Errors
     /// `keyfleet-sim` is not built or does not become ready.
     pub fn kibana(&self, name: &str, version: &str, spaces: &[&str], api_key: &str) -> Result<Sim> {
         let spaces = spaces.join(",");
+        let state = self.dir().join(format!("{name}.state"));
         self.sim(
             name,
             &[
@@ -88,6 +89,8 @@ impl Stack {
                 &spaces,
                 "--api-key",
                 api_key,
+                "--state",
+                &state.to_string_lossy(),
             ],
         )
     }

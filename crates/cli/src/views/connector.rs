@@ -3,6 +3,7 @@
 use keyfleet_proto::v1;
 
 use super::deployment::{Column, binding_rows};
+use super::rollout::short_id;
 use super::{Page, words};
 use crate::output::{Table, View, when};
 
@@ -53,16 +54,17 @@ pub(crate) fn page(response: &v1::GetConnectorResponse, view: &View) -> String {
         page.fact("Config", &connector.config_json);
         page.fact("Bindings", words::counts(&connector.bindings).0);
     }
-    let mut revisions = Table::new(&["REVISION", "KEY", "CREATED", "CONFIG…"]);
+    let mut revisions = Table::new(&["REVISION", "KEY", "CREATED", "WITHDRAWN BY", "CONFIG…"]);
     for revision in &response.revisions {
         revisions.row(vec![
             revision.revision.to_string().into(),
             (&revision.key).into(),
             when(revision.created_at, view).into(),
+            short_id(&revision.withdrawn_by).into(),
             (&revision.config_json).into(),
         ]);
     }
-    page.table("Revisions", &revisions);
+    page.table("Revisions", &revisions.without_empty_columns());
     page.table(
         "Bindings",
         &binding_rows(&response.bindings, view, Column::Connector),

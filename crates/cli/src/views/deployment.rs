@@ -62,14 +62,12 @@ fn facts(page: &mut Page, deployment: &v1::Deployment, view: &View) {
     page.fact("Deployment", &deployment.name);
     page.fact("Id", &deployment.id);
     page.fact("Labels", words::labels(&deployment.labels));
-    let connected = if deployment.connected { "yes" } else { "no" };
-    page.fact(
-        "Connected",
-        format_args!(
-            "{connected}, last seen {}",
-            or_never(when(deployment.last_seen, view))
-        ),
-    );
+    let connected = if deployment.connected {
+        "yes".to_owned()
+    } else {
+        format!("no, last seen {}", or_never(when(deployment.last_seen, view)))
+    };
+    page.fact("Connected", connected);
     page.fact("Agent", &deployment.agent_version);
     page.fact(
         "Certificate",

@@ -97,15 +97,20 @@ pub(crate) fn page(response: &v1::GetRolloutResponse, view: &View) -> String {
     page.finish()
 }
 
-/// How a watched rollout ended: the targets that are not proven, then one line.
+/// How a watched rollout ended: the targets that failed or are not proven, then one line.
 pub(crate) fn outcome(response: &v1::GetRolloutResponse) -> String {
     let mut page = Page::default();
     let rollout = response.rollout.clone().unwrap_or_default();
-    let unproven = response
-        .targets
-        .iter()
-        .filter(|target| words::state(target.state) != Some(BindingState::Proven));
-    page.table("Not proven", &target_rows(&rollout, unproven));
+    let went_back = is_rolled_back(&rollout);
+    let is_telling = |target: &&v1::RolloutTarget| {
+        let is_proven = words::state(target.state) == Some(BindingState::Proven);
+        // After a rollback the deployments that were never touched have nothing to tell.
+        let has_nothing_to_tell = is_proven || (went_back && target.text.is_empty());
+        target.rolled_back || !has_nothing_to_tell
+    };
+    let title = if went_back { "Rolled back" } else { "Not proven" };
+    let telling = response.targets.iter().filter(is_telling);
+    page.table(title, &target_rows(&rollout, telling));
     if page != Page::default() {
         page.line("");
     }
@@ -135,10 +140,19 @@ pub(crate) fn sentence(rollout: &v1::Rollout) -> String {
         format!("; {}", clean(&rollout.reason))
     };
     let deployments = counted(total, "deployment");
+    let progress = if is_rolled_back(rollout) {
+        String::new()
+    } else {
+        format!(": {done} of {deployments} done")
+    };
     format!(
-        "rollout {} {phase}{after}: {done} of {deployments} done{reason}",
+        "rollout {} {phase}{after}{progress}{reason}",
         short_id(&rollout.id)
     )
+}
+
+fn is_rolled_back(rollout: &v1::Rollout) -> bool {
+    rollout.phase() == v1::RolloutPhase::RolledBack
 }
 
 /// Deployments of a wave that need nothing more.

@@ -8,7 +8,7 @@ use keyfleet_core::id::{ConnectorName, KeyName, Revision, RolloutId};
 use keyfleet_core::key::Key;
 use keyfleet_core::token::Role;
 use keyfleet_proto::v1;
-use keyfleet_store::{Event, EventScope, KeyVersionRow, Tx};
+use keyfleet_store::{Connector, Event, EventScope, KeyVersionRow, Tx};
 
 use super::preview::{self, Change};
 use super::start::{refresh_goals, start_rollouts};
@@ -229,15 +229,20 @@ impl Job {
         name: &ConnectorName,
         spec: &ConnectorSpec,
     ) -> Result<Change, Error> {
-        let newest = tx.connectors()?.into_iter().find(|old| old.revision.connector == *name);
-        let old = newest.as_ref().map(|old| &old.revision.spec);
-        let mut change = Change::connector(name, old, spec);
+        let known = tx.connectors()?.into_iter().filter(|old| old.revision.connector == *name);
+        let known: Vec<Connector> = known.collect();
+        let newest = known.first();
+        let current = known.iter().find(|old| old.withdrawn_by.is_none());
+        let withdrawn = newest.filter(|old| old.revision.spec == *spec).and_then(|old| old.withdrawn_by);
+        if let (Some(rollout), false) = (withdrawn, current.is_some_and(|c| c.revision.spec == *spec)) {
+            let mut change = Change::connector(name, Some(spec), spec);
+            change.warning = Some(format!(
+                "connector {name}: rollout {rollout} rolled this content back; `keyfleet rollout retry {rollout}` tries it again"
+            ));
+            return Ok(change);
+        }
+        let change = Change::connector(name, current.map(|old| &old.revision.spec), spec);
         if !change.is_change() {
-            if let Some(rollout) = newest.and_then(|old| old.withdrawn_by) {
-                change.warning = Some(format!(
-                    "connector {name}: rollout {rollout} rolled this content back; `keyfleet rollout retry {rollout}` tries it again"
-                ));
-            }
             return Ok(change);
         }
         let revision = Revision(newest.map_or(1, |old| old.revision.revision.0 + 1));

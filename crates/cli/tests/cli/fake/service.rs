@@ -450,6 +450,7 @@ fn connector(revision: u64, bindings: &[v1::Binding]) -> v1::Connector {
         config_json: r#"{"apiProvider":"OpenAI","defaultModel":"gpt-5.2"}"#.into(),
         created_at: before(7_230),
         bindings: count(bindings),
+        withdrawn_by: String::new(),
     }
 }
 

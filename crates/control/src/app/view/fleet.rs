@@ -160,12 +160,12 @@ fn wire_binding(
     }
 }
 
-/// The newest revision of every connector.
+/// The newest revision of every connector that is not withdrawn.
 pub(crate) fn connectors(tx: &Tx<'_>) -> Result<Vec<v1::Connector>, Error> {
     let mut all: Vec<v1::Connector> = Vec::new();
     for connector in tx.connectors()? {
         let name = connector.revision.connector.as_str();
-        if all.last().is_some_and(|newer| newer.name == name) {
+        if connector.withdrawn_by.is_some() || all.last().is_some_and(|newer| newer.name == name) {
             continue;
         }
         let bindings = tx.bindings_with(&connector.revision.connector)?;
@@ -184,7 +184,8 @@ pub(crate) fn connector(
     let parsed: ConnectorName = name.parse().map_err(|_| missing())?;
     let revisions: Vec<Connector> =
         tx.connectors()?.into_iter().filter(|c| c.revision.connector == parsed).collect();
-    let newest = revisions.first().ok_or_else(missing)?;
+    let current = revisions.iter().find(|revision| revision.withdrawn_by.is_none());
+    let newest = current.or(revisions.first()).ok_or_else(missing)?;
     let bindings = tx.bindings_with(&parsed)?;
     Ok(v1::GetConnectorResponse {
         connector: Some(wire_connector(newest, &bindings)),
@@ -204,6 +205,7 @@ fn wire_connector(connector: &Connector, bindings: &[Binding]) -> v1::Connector 
         config_json: spec.config.clone(),
         created_at: wire_time(connector.created_at),
         bindings: count_states(shown_states(bindings)),
+        withdrawn_by: connector.withdrawn_by.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 
@@ -248,11 +250,11 @@ fn wave_sentence(wave: &Wave) -> String {
     let sample = wave.sample.map_or_else(|| "all".to_owned(), |sample| sample.0.to_string());
     let strict = if wave.strict { ", strict" } else { "" };
     format!(
-        "{}: {sample} of {}, {} at a time{strict}, soak {} s",
+        "{}: {sample} of {}, {} at a time{strict}, soak {:#}",
         wave.name,
         wave.selector,
         wave.concurrency,
-        wave.soak.as_secs()
+        jiff::SignedDuration::try_from(wave.soak).unwrap_or(jiff::SignedDuration::MAX)
     )
 }
 
