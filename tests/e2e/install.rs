@@ -12,6 +12,10 @@ fn a_key_in_vault_becomes_a_proven_connector_on_five_versions() {
 
     let again = fleet.apply().unwrap().must_succeed().unwrap();
     assert!(again.out.contains("No change"), "{again:?}");
-    assert_eq!(fleet.writes().unwrap(), 7, "the same manifests write nothing");
+    assert_eq!(
+        fleet.writes().unwrap(),
+        7,
+        "the same manifests write nothing"
+    );
     assert!(fleet.is_proven("1").unwrap());
 }

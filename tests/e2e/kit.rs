@@ -1,8 +1,14 @@
 //! A small fleet to test on: OpenBao, control, agents, simulators, and what tests ask of them.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use xtask::fleet::{AgentOptions, Control, Done};
 use xtask::manifests::Manifests;
@@ -17,17 +23,45 @@ pub(crate) const KEY: &str = "sk-proj-e2e-0000000000000000000000000000000000aQ3d
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Name, Kibana version, spaces, labels.
-pub(crate) type Member =
-    (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+pub(crate) type Member = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [(&'static str, &'static str)],
+);
 
 /// Five versions, one with three spaces, one canary.
 pub(crate) const FIVE: [Member; 5] = [
     ("archive", "8.11.4", &["default"], &[]),
     ("lab", "8.18.0", &["default"], &[("tier", "canary")]),
     ("shop", "9.1.0", &["default"], &[]),
-    ("soc", "9.4.0", &["default", "soc", "hunting"], &[("team", "security")]),
+    (
+        "soc",
+        "9.4.0",
+        &["default", "soc", "hunting"],
+        &[("team", "security")],
+    ),
     ("web", "9.6.0", &["default"], &[]),
 ];
+
+/// How a fleet is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    /// The first key: in OpenBao, and known to the simulated OpenAI.
+    pub(crate) key: &'a str,
+    /// Settings of control, as environment variables.
+    pub(crate) control: &'a [(&'a str, &'a str)],
+    /// Settings of every agent, as environment variables.
+    pub(crate) agents: &'a [(&'a str, &'a str)],
+}
+
+impl Setup<'_> {
+    pub(crate) const USUAL: Self = Self {
+        key: KEY,
+        control: &[],
+        agents: &[],
+    };
+}
 
 /// A running fleet. Fields drop in order: agents before what they talk to.
 pub(crate) struct Fleet {
@@ -51,10 +85,22 @@ impl Fleet {
         members: &[Member],
         settings: &[(&str, &str)],
     ) -> Result<Self> {
+        Self::start_as(
+            name,
+            members,
+            &Setup {
+                control: settings,
+                ..Setup::USUAL
+            },
+        )
+    }
+
+    /// As [`Fleet::start`], with another set-up.
+    pub(crate) fn start_as(name: &str, members: &[Member], setup: &Setup<'_>) -> Result<Self> {
         let stack = Stack::start_quick(&format!("e2e-{name}-"))?;
-        stack.bao.kv_put("keyfleet/openai", "api_key", KEY)?;
-        let openai = stack.openai("openai", &[KEY])?;
-        let control = stack.control(settings)?;
+        stack.bao.kv_put("keyfleet/openai", "api_key", setup.key)?;
+        let openai = stack.openai("openai", &[setup.key])?;
+        let control = stack.control(setup.control)?;
         let join_token = stack.join_token(u32::try_from(members.len())?)?;
         let (mut kibanas, mut agents) = (Vec::new(), Vec::new());
         for (name, version, spaces, labels) in members {
@@ -67,34 +113,161 @@ impl Fleet {
                 join_token: &join_token,
                 drift_interval_secs: 300,
             };
-            agents.push((*name, stack.agent(&control, &kibana, &options)?));
+            agents.push((
+                *name,
+                stack.agent_with(&control, &kibana, &options, setup.agents)?,
+            ));
             kibanas.push((*name, kibana));
         }
         let manifests = Manifests::copy(&stack.dir().join("manifests"), &openai.url)?;
-        let fleet = Self { agents, control, kibanas, openai, manifests, stack };
-        fleet.wait_until("every agent sees its Kibana", || {
-            let answer = fleet.stack.json(&["get", "deployments"]).ok()?;
-            let is_ready = |d: &&Value| d["connected"] == true && d["facts"]["reachable"] == true;
-            let ready = answer["deployments"].as_array()?.iter().filter(is_ready).count();
-            (ready == members.len()).then_some(())
-        })?;
+        let fleet = Self {
+            agents,
+            control,
+            kibanas,
+            openai,
+            manifests,
+            stack,
+        };
+        fleet.wait_until_connected()?;
         Ok(fleet)
+    }
+
+    /// Waits until every agent has a session and sees its Kibana.
+    pub(crate) fn wait_until_connected(&self) -> Result<()> {
+        self.wait_until("every agent sees its Kibana", || {
+            let answer = self.stack.json(&["get", "deployments"]).ok()?;
+            let is_ready = |d: &&Value| d["connected"] == true && d["facts"]["reachable"] == true;
+            let ready = answer["deployments"]
+                .as_array()?
+                .iter()
+                .filter(is_ready)
+                .count();
+            (ready == self.agents.len()).then_some(())
+        })
+    }
+
+    /// `keyfleet apply -f manifests/` without waiting for what comes of it.
+    pub(crate) fn begin_apply(&self) -> Result<()> {
+        let dir = self.manifests.dir().to_string_lossy().into_owned();
+        self.stack
+            .keyfleet(&["apply", "-f", &dir])?
+            .must_succeed()
+            .map(drop)
+    }
+
+    /// The agent of a deployment.
+    pub(crate) fn agent_mut(&mut self, name: &str) -> Result<&mut Process> {
+        let found = self.agents.iter_mut().find(|(known, _)| *known == name);
+        found
+            .map(|(_, agent)| agent)
+            .with_context(|| format!("no agent {name}"))
+    }
+
+    /// The simulated Kibana of a deployment, to be killed and restarted.
+    pub(crate) fn kibana_mut(&mut self, name: &str) -> Result<&mut Sim> {
+        let found = self.kibanas.iter_mut().find(|(known, _)| *known == name);
+        found
+            .map(|(_, kibana)| kibana)
+            .with_context(|| format!("no Kibana {name}"))
+    }
+
+    /// Sets the fault switches of a Kibana; an empty text clears them.
+    pub(crate) fn break_kibana(&self, name: &str, faults: &str) -> Result<()> {
+        let faults = if faults.is_empty() { "--clear" } else { faults };
+        self.sim(&["fault", "--url", &self.kibana(name)?.url, faults])
+            .map(drop)
+    }
+
+    /// Waits until a Kibana got so many requests that fit a query.
+    pub(crate) fn wait_for_requests(&self, name: &str, query: &str, count: u64) -> Result<()> {
+        self.wait_until(&format!("{count} requests with {query} on {name}"), || {
+            (self.requests(name, query).ok()? >= count).then_some(())
+        })
+    }
+
+    /// Waits until every binding is PROVEN with this key version.
+    pub(crate) fn wait_until_proven(&self, key_version: &str) -> Result<()> {
+        let proven = || self.is_proven(key_version).ok()?.then_some(());
+        self.wait_until("every binding is proven", proven)
+    }
+
+    /// Waits until the newest rollout is in this phase.
+    pub(crate) fn wait_for_phase(&self, phase: &str) -> Result<()> {
+        let reached = || (self.rollout().ok()?["phase"] == phase).then_some(());
+        self.wait_until(&format!("the newest rollout is in {phase}"), reached)
+    }
+
+    /// How many connectors a Kibana holds.
+    pub(crate) fn n_connectors(&self, name: &str) -> Result<u64> {
+        let connectors = self.connectors(name)?;
+        Ok(u64::try_from(
+            connectors
+                .as_array()
+                .context("no list of connectors")?
+                .len(),
+        )?)
+    }
+
+    /// Does something to a connector as a person with Kibana's API key would.
+    pub(crate) fn meddle(&self, name: &str, method: &str, id: &Value, body: &str) -> Result<()> {
+        let id = id.as_str().context("no id")?;
+        let url = format!("{}/api/actions/connector/{id}", self.kibana(name)?.url);
+        let authorization = format!("ApiKey kibana-key-of-{name}");
+        let request = |client: reqwest::Client| {
+            client
+                .request(method.parse().unwrap_or_default(), url)
+                .header("authorization", authorization)
+                .header("kbn-xsrf", "test")
+                .header("content-type", "application/json")
+                .body(body.to_owned())
+        };
+        let (status, answer) = send(request)?;
+        ensure!(
+            (200..300).contains(&status),
+            "{method} {id}: {status} {answer}"
+        );
+        Ok(())
+    }
+
+    /// A page of the operators' port, such as `/metrics`.
+    pub(crate) fn page(&self, path: &str) -> Result<String> {
+        let ca = self.control.data_dir.join("ca.pem");
+        get_over_tls(&self.control.operators_url, path, &ca)
+    }
+
+    /// A metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> Result<u64> {
+        let page = self.page("/metrics")?;
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value
+            .with_context(|| format!("no metric {name} in {page}"))?
+            .trim()
+            .parse()?)
+    }
+
+    /// How many requests a Kibana got that fit a query such as `method=PUT&class=connector&status=200`.
+    pub(crate) fn requests(&self, name: &str, query: &str) -> Result<u64> {
+        let path = format!("/_sim/requests/count?{query}");
+        let answer: Value = serde_json::from_str(&http::get(&self.kibana(name)?.url, &path)?)?;
+        answer["count"]
+            .as_u64()
+            .with_context(|| format!("no count in {answer}"))
     }
 
     /// `keyfleet apply -f manifests/ --wait`, whatever comes of it.
     pub(crate) fn apply(&self) -> Result<Done> {
         let dir = self.manifests.dir().to_string_lossy().into_owned();
-        self.stack.keyfleet(&["apply", "-f", &dir, "--wait", "--timeout", "60s"])
+        self.stack
+            .keyfleet(&["apply", "-f", &dir, "--wait", "--timeout", "60s"])
     }
 
     /// Waits for a condition; the error says which.
-    pub(crate) fn wait_until<T>(
-        &self,
-        what: &str,
-        look: impl FnMut() -> Option<T>,
-    ) -> Result<T> {
+    pub(crate) fn wait_until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> Result<T> {
         let logs = self.stack.dir().display();
-        wait::until(PATIENCE, look).with_context(|| format!("never came true: {what} (logs: {logs})"))
+        wait::until(PATIENCE, look)
+            .with_context(|| format!("never came true: {what} (logs: {logs})"))
     }
 
     /// Every binding, as `keyfleet get bindings -o json` shows it.
@@ -121,14 +294,18 @@ impl Fleet {
     /// The simulated Kibana of a deployment.
     pub(crate) fn kibana(&self, name: &str) -> Result<&Sim> {
         let found = self.kibanas.iter().find(|(known, _)| *known == name);
-        found.map(|(_, kibana)| kibana).with_context(|| format!("no Kibana {name}"))
+        found
+            .map(|(_, kibana)| kibana)
+            .with_context(|| format!("no Kibana {name}"))
     }
 
     /// How many requests of a method a Kibana got for connectors; executions are not among them.
     pub(crate) fn count(&self, name: &str, method: &str) -> Result<u64> {
         let path = format!("/_sim/requests/count?method={method}&class=connector");
         let answer: Value = serde_json::from_str(&http::get(&self.kibana(name)?.url, &path)?)?;
-        answer["count"].as_u64().with_context(|| format!("no count in {answer}"))
+        answer["count"]
+            .as_u64()
+            .with_context(|| format!("no count in {answer}"))
     }
 
     /// Creations, updates and deletions on every Kibana together.
@@ -144,15 +321,63 @@ impl Fleet {
 
     /// What a Kibana holds, secrets as their last four characters.
     pub(crate) fn connectors(&self, name: &str) -> Result<Value> {
-        Ok(serde_json::from_str(&http::get(&self.kibana(name)?.url, "/_sim/connectors")?)?)
+        Ok(serde_json::from_str(&http::get(
+            &self.kibana(name)?.url,
+            "/_sim/connectors",
+        )?)?)
     }
 
     /// Runs the simulator's own command, such as `fault` or `keys`.
     pub(crate) fn sim(&self, arguments: &[&str]) -> Result<String> {
         let program = xtask::binaries::path("keyfleet-sim")?;
-        let output = std::process::Command::new(program).args(arguments).output()?;
+        let output = std::process::Command::new(program)
+            .args(arguments)
+            .output()?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "keyfleet-sim {}: {text}", arguments.join(" "));
+        ensure!(
+            output.status.success(),
+            "keyfleet-sim {}: {text}",
+            arguments.join(" ")
+        );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// One request: the status and the body of its answer.
+fn send(request: impl FnOnce(reqwest::Client) -> reqwest::RequestBuilder) -> Result<(u16, String)> {
+    // A second installation is refused and changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let answer = request(reqwest::Client::new())
+            .timeout(PATIENCE)
+            .send()
+            .await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    })
+}
+
+/// The body of a page that is served over TLS, its chain signed by the CA in this file.
+fn get_over_tls(url: &str, path: &str, ca: &Path) -> Result<String> {
+    let host = url.strip_prefix("https://").context("not an https address")?;
+    let (name, _) = host.split_once(':').context("no port")?;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca)?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let session = rustls::ClientConnection::new(Arc::new(config), name.to_owned().try_into()?)?;
+    let socket = TcpStream::connect(host).with_context(|| format!("nobody listens at {url}"))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = rustls::StreamOwned::new(session, socket);
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
+    ensure!(head.split(' ').nth(1) == Some("200"), "{url}{path} answered {head}");
+    Ok(body.to_owned())
 }

@@ -4,6 +4,11 @@
 //! and fetches OpenBao before.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod ask;
 mod kit;
 
+mod crash;
 mod install;
+mod rotation;
+mod secrets;
+mod shutdown;

@@ -218,12 +218,12 @@ mod tests {
     fn wish(goal: Option<Goal>, drift_policy: DriftPolicy) -> Wish {
         Wish {
             connector_id: uuid::Uuid::nil(),
-            spec: ConnectorSpec {
+            spec: Some(ConnectorSpec {
                 connector_type: ".gen-ai".to_owned(),
                 display_name: "OpenAI".to_owned(),
                 config: "{}".to_owned(),
                 key: "openai".parse().unwrap(),
-            },
+            }),
             goal,
             drift_policy,
             allowed_hosts: Vec::new(),

@@ -175,15 +175,13 @@ impl Application {
             reason: "no answer within 30 seconds".to_owned(),
         })?;
         let identity = self.accept(&answer.map_err(|status| refusal(&status))?.into_inner())?;
+        // What does not fit together must not be kept.
+        tls::mutual(&identity)?;
         identity.save(&config.state_dir)?;
         Ok(identity)
     }
 
     fn accept(&self, answer: &v1::EnrollResponse) -> Result<Identity, Error> {
-        let parse =
-            |field, text: &str| keyfleet_proto::Invalid::parse(field, text).map_err(Error::Answer);
-        let parse_enrolment =
-            |field, text: &str| keyfleet_proto::Invalid::parse(field, text).map_err(Error::Answer);
         let certificate = |field, der: &bytes::Bytes| {
             if der.is_empty() {
                 return Err(Error::Answer(keyfleet_proto::Invalid::missing(field)));
@@ -192,7 +190,7 @@ impl Application {
         };
         Ok(Identity {
             deployment: parse("deployment_id", &answer.deployment_id)?,
-            enrolment: parse_enrolment("enrolment_id", &answer.enrolment_id)?,
+            enrolment: parse("enrolment_id", &answer.enrolment_id)?,
             certificate: certificate("certificate_der", &answer.certificate_der)?,
             ca: certificate("ca_certificate_der", &answer.ca_certificate_der)?,
             key_pem: self.key_pem.clone(),
@@ -200,6 +198,14 @@ impl Application {
                 .map_err(Error::Sealing)?,
         })
     }
+}
+
+fn parse<T>(field: &str, text: &str) -> Result<T, Error>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    keyfleet_proto::Invalid::parse(field, text).map_err(Error::Answer)
 }
 
 /// Codes that another try cannot change are final: a used-up token stays used up.

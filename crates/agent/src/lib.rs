@@ -55,6 +55,12 @@ pub enum Error {
     /// The Kibana settings cannot be used.
     #[error(transparent)]
     Kibana(#[from] keyfleet_kibana::Error),
+    /// Two agents with one identity would undo each other's work.
+    #[error("another agent runs with the state directory {}: stop it, or give this one its own", path.display())]
+    Taken {
+        /// Which one.
+        path: PathBuf,
+    },
     /// The state directory cannot be used.
     #[error("cannot use the state directory {}", path.display())]
     State {
@@ -80,6 +86,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         source,
     };
     files::private_dir(&config.state_dir).map_err(state)?;
+    let taken = || Error::Taken {
+        path: config.state_dir.clone(),
+    };
+    let _lock = files::lock(&config.state_dir)
+        .map_err(state)?
+        .ok_or_else(taken)?;
     let identity = match Identity::load(&config.state_dir)? {
         Some(identity) => identity,
         None => match enrol(&config, &stop).await? {

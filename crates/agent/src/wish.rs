@@ -37,7 +37,8 @@ pub(crate) struct Desired {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wish {
     pub(crate) connector_id: Uuid,
-    pub(crate) spec: ConnectorSpec,
+    /// The definition; a removal has none.
+    pub(crate) spec: Option<ConnectorSpec>,
     /// `None`: the connector shall go.
     pub(crate) goal: Option<Goal>,
     pub(crate) drift_policy: DriftPolicy,
@@ -104,25 +105,28 @@ impl Wish {
         };
         let policy = v1::DriftPolicy::try_from(wire.drift_policy)
             .map_err(|_| Invalid::new("drift_policy", "is one that this agent does not know"))?;
-        // Removing needs no policy and no assignment.
-        let drift_policy = if wire.remove {
-            DriftPolicy::Correct
+        // A removal needs the binding and the connector's id, nothing else.
+        let (goal, spec, drift_policy) = if wire.remove {
+            (None, None, DriftPolicy::Correct)
         } else {
-            policy.try_into()?
-        };
-        let goal = match (wire.remove, wire.assignment) {
-            (true, _) => None,
-            (false, Some(assignment)) => Some(Goal {
-                assignment: assignment.into(),
-                attempt: wire.attempt,
-            }),
-            (false, None) => return Err(Invalid::missing("assignment")),
-        };
-        let spec = ConnectorSpec {
-            connector_type: wire.connector_type,
-            display_name: wire.display_name,
-            config: wire.config_json,
-            key: Invalid::parse("key", &wire.key)?,
+            let assignment = wire
+                .assignment
+                .ok_or_else(|| Invalid::missing("assignment"))?
+                .into();
+            let spec = ConnectorSpec {
+                connector_type: wire.connector_type,
+                display_name: wire.display_name,
+                config: wire.config_json,
+                key: Invalid::parse("key", &wire.key)?,
+            };
+            (
+                Some(Goal {
+                    assignment,
+                    attempt: wire.attempt,
+                }),
+                Some(spec),
+                policy.try_into()?,
+            )
         };
         let interval = Duration::from_secs(wire.probe_interval_secs.into());
         let wish = Self {
@@ -138,8 +142,8 @@ impl Wish {
 
     /// The version of its Key that it needs; `None` for a removal.
     pub(crate) fn key(&self) -> Option<KeyId> {
-        self.goal
-            .map(|goal| (self.spec.key.clone(), goal.assignment.key_version))
+        let (goal, spec) = self.goal.zip(self.spec.as_ref())?;
+        Some((spec.key.clone(), goal.assignment.key_version))
     }
 
     /// Checks the wish against this agent's own rules.
@@ -162,7 +166,20 @@ impl Wish {
                 "the connector's id is not the one of this deployment, space and connector",
             ));
         }
-        let kind = self.spec.connector_type.as_str();
+        // Our own connector may always go, also from where the agent would put none any more.
+        match &self.spec {
+            None => Ok(()),
+            Some(spec) => self.check_definition(place, spec, accept),
+        }
+    }
+
+    fn check_definition(
+        &self,
+        place: &Place,
+        spec: &ConnectorSpec,
+        accept: &Accept,
+    ) -> Result<(), Failure> {
+        let kind = &spec.connector_type;
         if !listed(&accept.connector_types, kind) {
             return Err(rejected(format!(
                 "this agent does not accept connectors of type {kind} (`accept.connector_types`)"
@@ -174,24 +191,15 @@ impl Wish {
                 place.space
             )));
         }
-        if self.goal.is_none() {
-            Ok(())
-        } else {
-            self.check_definition(accept)
-        }
-    }
-
-    fn check_definition(&self, accept: &Accept) -> Result<(), Failure> {
-        let kind = &self.spec.connector_type;
         let Some(driver) = keyfleet_kibana::driver(kind) else {
             return Err(rejected(format!(
                 "this agent has no driver for connectors of type {kind}; update the agent"
             )));
         };
-        if let Err(problems) = driver.check(&self.spec.config) {
+        if let Err(problems) = driver.check(&spec.config) {
             return Err(rejected(join(&problems)));
         }
-        let destination = driver.destination(&self.spec.config);
+        let destination = driver.destination(&spec.config);
         let Some(host) = destination
             .as_ref()
             .and_then(|url| url.host_str())
@@ -213,7 +221,7 @@ impl Wish {
         {
             return Err(rejected(format!(
                 "the key {} may not travel to {host} (its allowed hosts)",
-                self.spec.key
+                spec.key
             )));
         }
         Ok(())

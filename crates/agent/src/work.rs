@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use keyfleet_core::binding::Failure;
+use keyfleet_core::connector::ConnectorSpec;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::SpaceId;
 use keyfleet_kibana::{
@@ -191,20 +192,21 @@ fn seen(wish: &Wish, observed: &Observed) -> Result<Seen, Trouble> {
             "the connector is kept in kibana.yml or by Kibana itself".to_owned(),
         ));
     }
-    if observed.connector_type_id != wish.spec.connector_type {
+    let Some(spec) = &wish.spec else {
+        return Ok(Seen::Ours {
+            differences: Vec::new(),
+        });
+    };
+    if observed.connector_type_id != spec.connector_type {
         let text = format!(
             "a connector of type {} has this id already",
             observed.connector_type_id
         );
         return Ok(Seen::Foreign(text));
     }
-    if wish.goal.is_none() {
-        return Ok(Seen::Ours {
-            differences: Vec::new(),
-        });
-    }
-    let differences =
-        driver(wish)?.differences(&wish.spec.config, &wish.spec.display_name, observed);
+    let differences = driver(wish)?
+        .0
+        .differences(&spec.config, &spec.display_name, observed);
     Ok(Seen::Ours {
         differences: differences
             .iter()
@@ -220,8 +222,8 @@ async fn write(
     id: &str,
     (create, key, version): (bool, SecretString, Version),
 ) -> Result<(), Trouble> {
-    let spec = &wish.spec;
-    let rendered = driver(wish)?.render(&spec.config, &spec.display_name, &key, &version);
+    let (driver, spec) = driver(wish)?;
+    let rendered = driver.render(&spec.config, &spec.display_name, &key, &version);
     let body = rendered
         .map_err(|problems| Trouble::new(FailureClass::Rejected, &join(&problems), false))?;
     if create {
@@ -239,7 +241,7 @@ async fn baseline(
     wish: &Wish,
     id: &str,
 ) -> Result<ProbeResult, Trouble> {
-    let driver = driver(wish)?;
+    let (driver, _) = driver(wish)?;
     let Some(observed) = client.get(&place.space, id).await? else {
         let text = "the connector went away before it could be tried";
         return Err(Trouble::new(FailureClass::Conflict, text, true));
@@ -257,20 +259,27 @@ async fn probe(
     wish: &Wish,
     id: &str,
 ) -> Result<ProbeResult, Trouble> {
-    let driver = driver(wish)?;
+    let (driver, spec) = driver(wish)?;
     let execution = client
-        .execute(&place.space, id, &driver.probe(&wish.spec.config))
+        .execute(&place.space, id, &driver.probe(&spec.config))
         .await?;
     Ok(driver.read_probe(&execution))
 }
 
-fn driver(wish: &Wish) -> Result<&'static dyn Driver, Trouble> {
-    let kind = &wish.spec.connector_type;
-    keyfleet_kibana::driver(kind).ok_or_else(|| {
-        let text =
-            format!("this agent has no driver for connectors of type {kind}; update the agent");
-        Trouble::new(FailureClass::Rejected, &text, false)
-    })
+/// The definition and the driver of its type.
+fn driver(wish: &Wish) -> Result<(&'static dyn Driver, &ConnectorSpec), Trouble> {
+    let rejected = |text: &str| Trouble::new(FailureClass::Rejected, text, false);
+    let spec = wish
+        .spec
+        .as_ref()
+        .ok_or_else(|| rejected("there is no definition"))?;
+    let kind = &spec.connector_type;
+    let driver = keyfleet_kibana::driver(kind).ok_or_else(|| {
+        rejected(&format!(
+            "this agent has no driver for connectors of type {kind}; update the agent"
+        ))
+    })?;
+    Ok((driver, spec))
 }
 
 /// True where Kibana did not carry the call out. After any other error of a write nobody knows.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::{DeploymentId, EnrolmentId};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest, Sha256};
@@ -52,6 +52,8 @@ pub(crate) struct Identity {
     pub(crate) enrolment: EnrolmentId,
     /// Serial number, hexadecimal.
     pub(crate) serial: String,
+    /// When the certificate ends, and every session with it.
+    pub(crate) not_after: Timestamp,
 }
 
 /// A certificate for an agent.
@@ -71,7 +73,9 @@ pub struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("pin", &self.pin).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("pin", &self.pin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +96,10 @@ pub fn create(data_dir: &Path, now: Timestamp) -> Result<(), Error> {
     if certificate_path(data_dir).exists() {
         return Ok(());
     }
-    let failed = |source| Error::Certificate { what: "the new CA".to_owned(), source };
+    let failed = |source| Error::Certificate {
+        what: "the new CA".to_owned(),
+        source,
+    };
     let key = KeyPair::generate().map_err(failed)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = name("Keyfleet CA");
@@ -113,12 +120,22 @@ impl Authority {
     pub fn load(data_dir: &Path) -> Result<Self, Error> {
         let certificate_pem = files::read_text(&certificate_path(data_dir))?;
         let key_pem = files::read_text(&key_path(data_dir))?;
-        let failed = |source| Error::Certificate { what: "the CA".to_owned(), source };
+        let failed = |source| Error::Certificate {
+            what: "the CA".to_owned(),
+            source,
+        };
         let key = KeyPair::from_pem(&key_pem).map_err(failed)?;
-        let pin = hex(&Sha256::digest(rcgen::PublicKeyData::subject_public_key_info(&key)));
+        let pin = hex(&Sha256::digest(
+            rcgen::PublicKeyData::subject_public_key_info(&key),
+        ));
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(failed)?;
         let certificate = pem_certificate(&certificate_pem).ok_or(Error::Request)?;
-        Ok(Self { certificate_pem, certificate, issuer, pin })
+        Ok(Self {
+            certificate_pem,
+            certificate,
+            issuer,
+            pin,
+        })
     }
 
     /// The CA's certificate as PEM.
@@ -140,7 +157,11 @@ impl Authority {
     ///
     /// # Errors
     /// Where a name is not a DNS name or an address.
-    pub(crate) fn server(&self, names: &[String], now: Timestamp) -> Result<(String, String), Error> {
+    pub(crate) fn server(
+        &self,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<(String, String), Error> {
         let failed = |source| Error::Certificate {
             what: format!("a server certificate for {}", names.join(", ")),
             source,
@@ -175,19 +196,24 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = name("keyfleet-agent");
         let uri = format!("{URI_PREFIX}{deployment}:{enrolment}");
-        params.subject_alt_names =
-            vec![SanType::URI(uri.try_into().map_err(|_| Error::Request)?)];
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(|_| Error::Request)?)];
         params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let not_after = validity(&mut params, now, lifetime);
         request.params = params;
-        let certificate = request.signed_by(&self.issuer).map_err(|_| Error::Request)?;
+        let certificate = request
+            .signed_by(&self.issuer)
+            .map_err(|_| Error::Request)?;
         let certificate = certificate.der().clone();
         // Read back as sessions will read it: leading zeros are written one way only.
         let serial = identity(&certificate, now).map(|identity| identity.serial);
         let serial = serial.ok_or(Error::Request)?;
-        Ok(Issued { certificate, serial, not_after })
+        Ok(Issued {
+            certificate,
+            serial,
+            not_after,
+        })
     }
 }
 
@@ -201,7 +227,9 @@ pub(crate) fn identity(certificate: &CertificateDer<'_>, now: Timestamp) -> Opti
     }
     let names = parsed.subject_alternative_name().ok()??;
     let uri = names.value.general_names.iter().find_map(|name| {
-        let x509_parser::extensions::GeneralName::URI(uri) = name else { return None };
+        let x509_parser::extensions::GeneralName::URI(uri) = name else {
+            return None;
+        };
         uri.strip_prefix(URI_PREFIX)
     })?;
     let (deployment, enrolment) = uri.split_once(':')?;
@@ -209,6 +237,7 @@ pub(crate) fn identity(certificate: &CertificateDer<'_>, now: Timestamp) -> Opti
         deployment: deployment.parse().ok()?,
         enrolment: enrolment.parse().ok()?,
         serial: hex(parsed.raw_serial()),
+        not_after: Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?,
     })
 }
 
@@ -227,7 +256,8 @@ fn validity(params: &mut CertificateParams, now: Timestamp, lifetime: Duration) 
 }
 
 fn offset(at: Timestamp) -> time::OffsetDateTime {
-    time::OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+    time::OffsetDateTime::from_unix_timestamp(at.as_second())
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
 
 fn pem_certificate(pem: &str) -> Option<CertificateDer<'static>> {
@@ -255,15 +285,22 @@ mod tests {
         create(dir.path(), now).unwrap();
         let authority = Authority::load(dir.path()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let request = CertificateParams::default().serialize_request(&key).unwrap();
+        let request = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap();
         let deployment = DeploymentId::new(uuid::Uuid::from_u128(1));
         let enrolment = EnrolmentId::new(uuid::Uuid::from_u128(2));
         let day = Duration::from_secs(86_400);
-        let issued = authority.agent(request.der(), deployment, enrolment, now, day * 14).unwrap();
+        let issued = authority
+            .agent(request.der(), deployment, enrolment, now, day * 14)
+            .unwrap();
         let found = identity(&issued.certificate, now).unwrap();
         assert_eq!((found.deployment, found.enrolment), (deployment, enrolment));
         assert_eq!(found.serial, issued.serial);
-        assert_eq!(identity(&issued.certificate, at("2026-12-08T12:00:00Z")), None);
+        assert_eq!(
+            identity(&issued.certificate, at("2026-12-08T12:00:00Z")),
+            None
+        );
         assert!(matches!(
             authority.agent(b"nonsense", deployment, enrolment, now, day),
             Err(Error::Request)

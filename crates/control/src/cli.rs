@@ -50,7 +50,11 @@ pub(crate) fn run(cli: Cli, hardened: Result<(), keyfleet_seal::Error>) -> ExitC
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             // Nobody is left to tell where stderr is closed.
-            let _ = writeln!(std::io::stderr(), "keyfleet-control: {}", error_chain(&*err));
+            let _ = writeln!(
+                std::io::stderr(),
+                "keyfleet-control: {}",
+                error_chain(&*err)
+            );
             ExitCode::FAILURE
         }
     }
@@ -64,7 +68,9 @@ fn execute(cli: Cli, hardened: Result<(), keyfleet_seal::Error>) -> Result<(), F
     let config = config::load(cli.config.as_deref(), cli.data_dir)?;
     match cli.command {
         Command::Init => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let made = runtime.block_on(init::init(&config.data_dir))?;
             writeln!(out, "CA certificate: {}", made.ca.display())?;
             match made.admin_token {
@@ -85,12 +91,18 @@ fn execute(cli: Cli, hardened: Result<(), keyfleet_seal::Error>) -> Result<(), F
 }
 
 fn run_service(config: Config, hardened: Result<(), keyfleet_seal::Error>) -> Result<(), Failure> {
-    let format = if config.log_json { Format::Json } else { Format::Text };
+    let format = if config.log_json {
+        Format::Json
+    } else {
+        Format::Text
+    };
     keyfleet_telemetry::init(format, &config.log_filter, keyfleet_seal::scrub)?;
     if let Err(err) = hardened {
         tracing::warn!(error = %error_chain(&err), "the process could not be protected from other processes");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let served: Result<(), Failure> = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let signal = end_on_signal(shutdown.clone())?;

@@ -20,7 +20,9 @@ pub enum Error {
     #[error("settings cannot be read")]
     Read(#[from] config::ConfigError),
     /// A setting that does not exist.
-    #[error("unknown setting `{name}`: see `keyfleet-control check-config --defaults` for all there are")]
+    #[error(
+        "unknown setting `{name}`: see `keyfleet-control check-config --defaults` for all there are"
+    )]
     Unknown {
         /// Its path.
         name: String,
@@ -175,7 +177,10 @@ fn deserialize(merged: config::Config) -> Result<Raw, Error> {
         Ok(raw) => raw,
         Err(err) => {
             let name = track.path().to_string();
-            return Err(Error::Invalid { name, problem: err.to_string() });
+            return Err(Error::Invalid {
+                name,
+                problem: err.to_string(),
+            });
         }
     };
     match unknown {
@@ -206,7 +211,10 @@ fn check(raw: Raw) -> Result<Config, Error> {
     Ok(Config {
         data_dir: raw.data_dir,
         agents: Agents {
-            port: Port { listen: raw.agents.listen, names: raw.agents.names },
+            port: Port {
+                listen: raw.agents.listen,
+                names: raw.agents.names,
+            },
             heartbeat: seconds(raw.agents.heartbeat_secs),
             probes_per_minute: raw.agents.probes_per_minute,
             certificate_lifetime: seconds(raw.agents.certificate_days) * 86_400,
@@ -216,7 +224,10 @@ fn check(raw: Raw) -> Result<Config, Error> {
         vault,
         vault_poll: seconds(raw.vault.poll_interval_secs),
         key_paths: raw.vault.key_paths,
-        verify: raw.provider.verify.then(|| seconds(raw.provider.timeout_secs)),
+        verify: raw
+            .provider
+            .verify
+            .then(|| seconds(raw.provider.timeout_secs)),
         log_json,
         log_filter: raw.log.filter,
         shutdown_deadline: seconds(raw.shutdown.deadline_secs),
@@ -228,7 +239,10 @@ fn vault_settings(raw: &RawVault) -> Result<VaultSettings, Error> {
         "token-file" => Auth::TokenFile(raw.token_file.clone()),
         "approle" => {
             if raw.approle_role_id.is_empty() {
-                return Err(invalid("vault.approle_role_id", "is empty: give the role's id"));
+                return Err(invalid(
+                    "vault.approle_role_id",
+                    "is empty: give the role's id",
+                ));
             }
             Auth::AppRole {
                 mount: raw.approle_mount.clone(),
@@ -250,7 +264,10 @@ fn vault_settings(raw: &RawVault) -> Result<VaultSettings, Error> {
 }
 
 fn invalid(name: &str, problem: &str) -> Error {
-    Error::Invalid { name: name.to_owned(), problem: problem.to_owned() }
+    Error::Invalid {
+        name: name.to_owned(),
+        problem: problem.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -279,7 +296,10 @@ mod tests {
             ("[agents]\nlisten = \"somewhere\"\n", "agents.listen"),
             ("[vault]\nauth = \"magic\"\n", "vault.auth"),
             ("[vault]\nauth = \"approle\"\n", "vault.approle_role_id"),
-            ("[vault]\npoll_interval_secs = 0\n", "vault.poll_interval_secs"),
+            (
+                "[vault]\npoll_interval_secs = 0\n",
+                "vault.poll_interval_secs",
+            ),
             ("[log]\nformat = \"xml\"\n", "log.format"),
         ];
         for (text, name) in cases {

@@ -21,7 +21,11 @@ fn failed(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Err
 
 /// Makes a directory that only its owner may enter.
 pub(crate) fn make_private_dir(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed("make", path))
 }
 
 /// Writes a file that only its owner may read.

@@ -67,7 +67,10 @@ pub async fn init(data_dir: &Path) -> Result<Made, Error> {
     let store = Store::open(&database_path(data_dir))?;
     let admin_token = first_token(&store, &authority, data_dir).await;
     store.close().await;
-    Ok(Made { ca: ca::certificate_path(data_dir), admin_token: admin_token? })
+    Ok(Made {
+        ca: ca::certificate_path(data_dir),
+        admin_token: admin_token?,
+    })
 }
 
 async fn first_token(
@@ -76,10 +79,16 @@ async fn first_token(
     data_dir: &Path,
 ) -> Result<Option<PathBuf>, Error> {
     let failed = |err: AppError| Error::Token(err.to_string());
-    let known = store.read(|tx| Ok::<_, AppError>(tx.tokens()?)).await.map_err(failed)?;
+    let known = store
+        .read(|tx| Ok::<_, AppError>(tx.tokens()?))
+        .await
+        .map_err(failed)?;
     let is_admin =
         |usage: &TokenUse| matches!(usage, TokenUse::Operator { role } if *role == Role::Admin);
-    if known.iter().any(|token| is_admin(&token.usage) && !token.revoked) {
+    if known
+        .iter()
+        .any(|token| is_admin(&token.usage) && !token.revoked)
+    {
         return Ok(None);
     }
     let new = NewToken {

@@ -27,7 +27,10 @@ struct Slot {
 
 impl KeyRing {
     pub(crate) fn new(vault: Vault) -> Self {
-        Self { vault, slots: Arc::default() }
+        Self {
+            vault,
+            slots: Arc::default(),
+        }
     }
 
     /// The Vault behind it.
@@ -51,14 +54,18 @@ impl KeyRing {
 
     /// Wipes what nobody has needed for a while.
     pub(crate) fn wipe_unneeded(&self) {
-        self.slots().retain(|_, slot| slot.needed_at.elapsed() < KEPT_AFTER_LAST_NEED);
+        self.slots()
+            .retain(|_, slot| slot.needed_at.elapsed() < KEPT_AFTER_LAST_NEED);
     }
 
     fn cell(&self, location: &KeyLocation, version: KeyVersion) -> Arc<OnceCell<SecretString>> {
         let mut slots = self.slots();
         let slot = slots
             .entry((location.clone(), version))
-            .or_insert_with(|| Slot { value: Arc::default(), needed_at: Instant::now() });
+            .or_insert_with(|| Slot {
+                value: Arc::default(),
+                needed_at: Instant::now(),
+            });
         slot.needed_at = Instant::now();
         slot.value.clone()
     }

@@ -21,4 +21,5 @@ mod manifest;
 pub mod serve;
 mod sessions;
 mod tasks;
+mod tls;
 mod web;

@@ -1,17 +1,21 @@
 //! `keyfleet-control serve`: puts the parts together, runs them, ends them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use keyfleet_proto::v1::agent_service_server::AgentServiceServer;
 use keyfleet_proto::v1::operator_service_server::OperatorServiceServer;
 use keyfleet_seal::FingerprintKey;
 use keyfleet_store::Store;
 use keyfleet_vault::Vault;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::server::Connected;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::app::App;
@@ -21,8 +25,8 @@ use crate::grpc::agent::AgentApi;
 use crate::grpc::operator::OperatorApi;
 use crate::init::{database_path, fingerprint_path};
 use crate::keyring::KeyRing;
-use crate::tasks::{Tasks, planner, vault_poll};
-use crate::{clock, files, web};
+use crate::tasks::{Tasks, last_seen, planner, vault_poll};
+use crate::{clock, files, tls, web};
 
 /// HTTP/2 pings that find half-open connections; liveness itself is judged by heartbeats.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -60,6 +64,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The certificate of the operators' port.
+    #[error("the certificate of the operators' port cannot be used")]
+    Tls(#[from] rustls::Error),
     /// TLS or gRPC of a port.
     #[error("a port cannot be served")]
     Transport(#[from] tonic::transport::Error),
@@ -81,13 +88,28 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
     let operators = listen(&app.config.operators).await?;
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("the planner", planner::run(app.clone(), shutdown.clone()));
-    tasks.spawn("the poll of Vault", vault_poll::run(app.clone(), shutdown.clone()));
+    tasks.spawn(
+        "the record of absences",
+        last_seen::run(app.clone(), shutdown.clone()),
+    );
+    tasks.spawn(
+        "the poll of Vault",
+        vault_poll::run(app.clone(), shutdown.clone()),
+    );
     let (vault, end) = (app.keyring.vault().clone(), shutdown.clone());
-    tasks.spawn("the renewal of Vault's token", async move { vault.keep_logged_in(end).await });
-    let (server, listener) = (agents_server(&app)?, agents);
-    tasks.spawn("the agents' port", serve_port("agents", server, listener, shutdown.clone()));
-    let (server, listener) = (operators_server(&app).await?, operators);
-    tasks.spawn("the operators' port", serve_port("operators", server, listener, shutdown));
+    tasks.spawn("the renewal of Vault's token", async move {
+        vault.keep_logged_in(end).await
+    });
+    let (server, incoming) = (agents_server(&app)?, TcpListenerStream::new(agents));
+    tasks.spawn(
+        "the agents' port",
+        serve_port("agents", server, incoming, shutdown.clone()),
+    );
+    let incoming = tls::incoming(operators, operators_tls(&app)?, HANDSHAKE_DEADLINE);
+    tasks.spawn(
+        "the operators' port",
+        serve_port("operators", operators_server(&app).await?, incoming, shutdown),
+    );
     tracing::info!(
         agents.listen = %app.config.agents.port.listen,
         operators.listen = %app.config.operators.listen,
@@ -97,7 +119,10 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
     let ended = tasks.until_shutdown().await;
     let left = tasks.join(app.config.shutdown_deadline).await;
     if left > 0 {
-        tracing::warn!(tasks = left, "some tasks did not end within the deadline and were cut off");
+        tracing::warn!(
+            tasks = left,
+            "some tasks did not end within the deadline and were cut off"
+        );
     }
     app.store.close().await;
     tracing::info!("control service ended");
@@ -106,15 +131,25 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
 
 fn build(config: Config, shutdown: CancellationToken) -> Result<App, Error> {
     let authority = Authority::load(&config.data_dir)?;
-    let fingerprint = FingerprintKey::from_bytes(&files::read(&fingerprint_path(&config.data_dir))?)?;
+    let fingerprint =
+        FingerprintKey::from_bytes(&files::read(&fingerprint_path(&config.data_dir))?)?;
     let store = Store::open(&database_path(&config.data_dir))?;
     let keyring = KeyRing::new(Vault::new(config.vault.clone())?);
-    Ok(App::new(config, store, authority, fingerprint, keyring, shutdown))
+    Ok(App::new(
+        config,
+        store,
+        authority,
+        fingerprint,
+        keyring,
+        shutdown,
+    ))
 }
 
 async fn listen(port: &Port) -> Result<TcpListener, Error> {
     let address = port.listen;
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })
 }
 
 /// A port's routes with its TLS, ready to be served.
@@ -124,7 +159,9 @@ struct PortServer {
 }
 
 fn agents_server(app: &App) -> Result<PortServer, Error> {
-    let (chain, key) = app.authority.server(&app.config.agents.port.names, clock::now())?;
+    let (chain, key) = app
+        .authority
+        .server(&app.config.agents.port.names, clock::now())?;
     // Enrolment comes without a client certificate; every other call checks for one itself.
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(chain, key))
@@ -140,19 +177,22 @@ fn agents_server(app: &App) -> Result<PortServer, Error> {
     Ok(PortServer { server, routes })
 }
 
+fn operators_tls(app: &App) -> Result<Arc<rustls::ServerConfig>, Error> {
+    let names = &app.config.operators.names;
+    let (chain, key) = app.authority.server(names, clock::now())?;
+    Ok(tls::settings(&chain, &key)?)
+}
+
 async fn operators_server(app: &App) -> Result<PortServer, Error> {
-    let (chain, key) = app.authority.server(&app.config.operators.names, clock::now())?;
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(chain, key))
-        .timeout(HANDSHAKE_DEADLINE);
     let server = Server::builder()
-        .tls_config(tls)?
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     let api = OperatorServiceServer::new(OperatorApi { app: app.clone() });
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<OperatorServiceServer<OperatorApi>>().await;
+    reporter
+        .set_serving::<OperatorServiceServer<OperatorApi>>()
+        .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(keyfleet_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -162,14 +202,16 @@ async fn operators_server(app: &App) -> Result<PortServer, Error> {
     Ok(PortServer { server, routes })
 }
 
-async fn serve_port(
+async fn serve_port<IO, E>(
     name: &'static str,
     port: PortServer,
-    listener: TcpListener,
+    incoming: impl Stream<Item = Result<IO, E>>,
     shutdown: CancellationToken,
-) {
+) where
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let PortServer { mut server, routes } = port;
-    let incoming = TcpListenerStream::new(listener);
     let served = server
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())

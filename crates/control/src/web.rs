@@ -24,8 +24,13 @@ pub(crate) fn router(app: App) -> Router {
 /// Ready = the database answers and Vault serves every Key. What is missing is named, a line each.
 async fn readyz(State(app): State<App>) -> Response {
     let problems = app.view(|tx, _| {
-        let broken = tx.keys()?.into_iter().filter(|row| row.vault_status != "ok");
-        Ok(broken.map(|row| format!("key {}: {}", row.key.name, row.vault_status)).collect::<Vec<_>>())
+        let broken = tx
+            .keys()?
+            .into_iter()
+            .filter(|row| row.vault_status != "ok");
+        Ok(broken
+            .map(|row| format!("key {}: {}", row.key.name, row.vault_status))
+            .collect::<Vec<_>>())
     });
     let answer = match problems.await {
         Ok(problems) if problems.is_empty() => return (StatusCode::OK, "ready\n").into_response(),
@@ -60,15 +65,33 @@ async fn collect(app: &App) -> Result<String, Error> {
         gauge.set(value);
         registry.register(name, help, gauge);
     };
-    gauge("deployments", "Deployments that are enrolled", whole(deployments));
+    gauge(
+        "deployments",
+        "Deployments that are enrolled",
+        whole(deployments),
+    );
     let online = whole(app.sessions.online().len());
-    gauge("deployments_connected", "Deployments whose agent is connected", online);
-    gauge("rollouts_active", "Rollouts that have not ended", whole(rollouts));
+    gauge(
+        "deployments_connected",
+        "Deployments whose agent is connected",
+        online,
+    );
+    gauge(
+        "rollouts_active",
+        "Rollouts that have not ended",
+        whole(rollouts),
+    );
     let reads = i64::try_from(app.keyring.vault().reads()).unwrap_or(i64::MAX);
-    gauge("vault_reads", "Reads of key values from Vault since the start", reads);
+    gauge(
+        "vault_reads",
+        "Reads of key values from Vault since the start",
+        reads,
+    );
     let bindings: Family<[(&'static str, &'static str); 1], Gauge> = Family::default();
     for (state, count) in states {
-        bindings.get_or_create(&[("state", state.as_str())]).set(count);
+        bindings
+            .get_or_create(&[("state", state.as_str())])
+            .set(count);
     }
     registry.register("bindings", "Bindings by state", bindings);
     metrics::encode(&registry).map_err(|err| Error::internal(&err))

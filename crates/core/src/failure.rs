@@ -189,7 +189,12 @@ mod tests {
         check(
             Some(401),
             &[
-                (Some("invalid_api_key"), None, "Incorrect API key provided", Auth),
+                (
+                    Some("invalid_api_key"),
+                    None,
+                    "Incorrect API key provided",
+                    Auth,
+                ),
                 (None, None, scopes, Auth),
                 (None, None, "IP not authorized", Egress),
             ],
@@ -198,7 +203,12 @@ mod tests {
         check(
             Some(403),
             &[
-                (None, None, "Country, region, or territory not supported", Egress),
+                (
+                    None,
+                    None,
+                    "Country, region, or territory not supported",
+                    Egress,
+                ),
                 (Some("model_not_found"), None, project, Model),
             ],
         );
@@ -209,14 +219,22 @@ mod tests {
         use FailureClass::{Model, Network, Provider, Quota, RateLimit};
         let missing = "The model `x` does not exist or you do not have access to it.";
         check(Some(404), &[(None, None, missing, Model)]);
-        check(Some(422), &[(None, None, "The model `bad model` does not exist", Model)]);
+        check(
+            Some(422),
+            &[(None, None, "The model `bad model` does not exist", Model)],
+        );
         check(
             Some(429),
             &[
                 (Some("insufficient_quota"), None, "", Quota),
                 (None, Some("insufficient_quota"), "", Quota),
                 (None, None, "You exceeded your current quota", Quota),
-                (Some("rate_limit_exceeded"), None, "Rate limit reached", RateLimit),
+                (
+                    Some("rate_limit_exceeded"),
+                    None,
+                    "Rate limit reached",
+                    RateLimit,
+                ),
             ],
         );
         check(Some(503), &[(None, None, "server_is_overloaded", Provider)]);

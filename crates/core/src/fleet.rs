@@ -85,7 +85,9 @@ impl std::str::FromStr for Selector {
 
     /// Reads what [`Selector`] displays, and nothing as the selector of everything.
     fn from_str(text: &str) -> Result<Self, InvalidSelector> {
-        let wrong = || InvalidSelector { text: text.chars().take(200).collect() };
+        let wrong = || InvalidSelector {
+            text: text.chars().take(200).collect(),
+        };
         let mut requirements = Vec::new();
         let mut rest = text.trim();
         while !rest.is_empty() {
@@ -123,19 +125,33 @@ impl Requirement {
         } else if let Some((key, value)) = text.split_once("!=") {
             (key, Operator::NotIn(vec![value.trim().to_owned()]))
         } else if let Some((key, value)) = text.split_once('=') {
-            (key, Operator::In(vec![value.trim_start_matches('=').trim().to_owned()]))
+            (
+                key,
+                Operator::In(vec![value.trim_start_matches('=').trim().to_owned()]),
+            )
         } else {
             (text, Operator::Exists)
         };
         let key = key.trim();
-        let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-        is_key.then(|| Self { key: key.to_owned(), operator })
+        let is_key = !key.is_empty()
+            && key
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+        is_key.then(|| Self {
+            key: key.to_owned(),
+            operator,
+        })
     }
 }
 
 fn list(text: &str) -> Option<Vec<String>> {
     let inner = text.trim().strip_prefix('(')?.strip_suffix(')')?;
-    Some(inner.split(',').map(|value| value.trim().to_owned()).collect())
+    Some(
+        inner
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect(),
+    )
 }
 
 impl fmt::Display for Selector {
@@ -180,7 +196,12 @@ mod tests {
 
     #[test]
     fn selectors_are_read_as_they_are_shown() {
-        for text in ["env=prod", "env in (a,b),!x", "region notin (eu,us),tier", "a!=b"] {
+        for text in [
+            "env=prod",
+            "env in (a,b),!x",
+            "region notin (eu,us),tier",
+            "a!=b",
+        ] {
             let selector: Selector = text.parse().unwrap();
             assert_eq!(selector.to_string(), text);
         }

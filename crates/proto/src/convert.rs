@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingState};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels};
@@ -13,7 +14,6 @@ use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
 use keyfleet_core::rollout::{Phase, Verb};
 use keyfleet_core::token::Role;
-use keyfleet_core::Timestamp;
 
 use crate::v1;
 
@@ -33,7 +33,10 @@ pub struct Invalid {
 impl Invalid {
     /// A field with this problem.
     pub fn new(field: impl Into<String>, problem: impl Display) -> Self {
-        Self { field: field.into(), problem: problem.to_string() }
+        Self {
+            field: field.into(),
+            problem: problem.to_string(),
+        }
     }
 
     /// A field that must be there and is not.
@@ -50,7 +53,8 @@ impl Invalid {
         T: FromStr,
         T::Err: Display,
     {
-        text.parse().map_err(|err| Self::new(field, format_args!("is not valid: {err}")))
+        text.parse()
+            .map_err(|err| Self::new(field, format_args!("is not valid: {err}")))
     }
 }
 
@@ -58,10 +62,17 @@ impl Invalid {
 ///
 /// # Errors
 /// Where it is out of range.
-pub fn timestamp(field: &str, wire: Option<prost_types::Timestamp>) -> Result<Option<Timestamp>, Invalid> {
+pub fn timestamp(
+    field: &str,
+    wire: Option<prost_types::Timestamp>,
+) -> Result<Option<Timestamp>, Invalid> {
     wire.map(|wire| {
-        Timestamp::new(wire.seconds, wire.nanos)
-            .map_err(|_| Invalid::new(field, "is not a point in time between the years -9999 and 9999"))
+        Timestamp::new(wire.seconds, wire.nanos).map_err(|_| {
+            Invalid::new(
+                field,
+                "is not a point in time between the years -9999 and 9999",
+            )
+        })
     })
     .transpose()
 }
@@ -88,12 +99,17 @@ pub fn duration_secs(duration: Duration) -> u32 {
 /// Where there are too many, or a key or value is empty, too long, or has characters that selectors cannot name.
 pub fn labels(field: &str, wire: BTreeMap<String, String>) -> Result<Labels, Invalid> {
     if wire.len() > LABELS_MAX {
-        return Err(Invalid::new(field, format_args!("has more than {LABELS_MAX} labels")));
+        return Err(Invalid::new(
+            field,
+            format_args!("has more than {LABELS_MAX} labels"),
+        ));
     }
     let plain = |text: &str| {
         !text.is_empty()
             && text.chars().count() <= LABEL_CHARS_MAX
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
     };
     for (key, value) in &wire {
         if !plain(key) || !plain(value) {
@@ -108,25 +124,37 @@ pub fn labels(field: &str, wire: BTreeMap<String, String>) -> Result<Labels, Inv
 
 impl From<Generation> for v1::Generation {
     fn from(core: Generation) -> Self {
-        Self { epoch: core.epoch, counter: core.counter }
+        Self {
+            epoch: core.epoch,
+            counter: core.counter,
+        }
     }
 }
 
 impl From<v1::Generation> for Generation {
     fn from(wire: v1::Generation) -> Self {
-        Self { epoch: wire.epoch, counter: wire.counter }
+        Self {
+            epoch: wire.epoch,
+            counter: wire.counter,
+        }
     }
 }
 
 impl From<Assignment> for v1::Assignment {
     fn from(core: Assignment) -> Self {
-        Self { revision: core.revision.0, key_version: core.key_version.0 }
+        Self {
+            revision: core.revision.0,
+            key_version: core.key_version.0,
+        }
     }
 }
 
 impl From<v1::Assignment> for Assignment {
     fn from(wire: v1::Assignment) -> Self {
-        Self { revision: Revision(wire.revision), key_version: KeyVersion(wire.key_version) }
+        Self {
+            revision: Revision(wire.revision),
+            key_version: KeyVersion(wire.key_version),
+        }
     }
 }
 
@@ -175,7 +203,10 @@ wire_enum!(Role, v1::Role, { Viewer, Operator, Admin });
 /// A point in time for the wire.
 impl From<WireTime> for prost_types::Timestamp {
     fn from(WireTime(at): WireTime) -> Self {
-        Self { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+        Self {
+            seconds: at.as_second(),
+            nanos: at.subsec_nanosecond(),
+        }
     }
 }
 
@@ -196,7 +227,10 @@ mod tests {
     #[test]
     fn every_class_survives_the_wire() {
         for class in FailureClass::ALL {
-            assert_eq!(FailureClass::try_from(v1::FailureClass::from(class)), Ok(class));
+            assert_eq!(
+                FailureClass::try_from(v1::FailureClass::from(class)),
+                Ok(class)
+            );
         }
         for phase in Phase::ALL {
             assert_eq!(Phase::try_from(v1::RolloutPhase::from(phase)), Ok(phase));
@@ -208,8 +242,16 @@ mod tests {
         let at: Timestamp = "2026-11-23T12:00:00.5Z".parse().unwrap();
         let wire = prost_types::Timestamp::from(WireTime(at));
         assert_eq!(timestamp("at", Some(wire)), Ok(Some(at)));
-        let nonsense = prost_types::Timestamp { seconds: i64::MAX, nanos: 0 };
-        assert!(timestamp("at", Some(nonsense)).unwrap_err().to_string().contains("`at`"));
+        let nonsense = prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        };
+        assert!(
+            timestamp("at", Some(nonsense))
+                .unwrap_err()
+                .to_string()
+                .contains("`at`")
+        );
     }
 
     #[test]
@@ -217,7 +259,10 @@ mod tests {
         let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert!(labels("labels", map("env", "prod")).is_ok());
         for (key, value) in [("", "x"), ("x", ""), ("a b", "c"), ("a", "b\n"), ("a", "ü")] {
-            assert!(labels("labels", map(key, value)).is_err(), "{key:?} {value:?}");
+            assert!(
+                labels("labels", map(key, value)).is_err(),
+                "{key:?} {value:?}"
+            );
         }
     }
 }

@@ -194,16 +194,26 @@ impl Tx<'_> {
             .prepare_cached(
                 "DELETE FROM bindings WHERE deployment = ?1 AND space = ?2 AND connector = ?3",
             )?
-            .execute(params![id.deployment.to_string(), id.space.as_str(), id.connector.as_str()])?;
+            .execute(params![
+                id.deployment.to_string(),
+                id.space.as_str(),
+                id.connector.as_str()
+            ])?;
         Ok(())
     }
 }
 
 fn select(condition: &str) -> String {
-    format!("SELECT {COLUMNS} FROM bindings WHERE {condition} ORDER BY deployment, space, connector")
+    format!(
+        "SELECT {COLUMNS} FROM bindings WHERE {condition} ORDER BY deployment, space, connector"
+    )
 }
 
-pub(crate) fn read_id(table: &'static str, row: &Row<'_>, first: usize) -> Result<BindingId, Error> {
+pub(crate) fn read_id(
+    table: &'static str,
+    row: &Row<'_>,
+    first: usize,
+) -> Result<BindingId, Error> {
     Ok(BindingId {
         deployment: parse(table, &row.get::<_, String>(first)?)?,
         space: parse(table, &row.get::<_, String>(first + 1)?)?,
@@ -236,7 +246,11 @@ fn read_desired(row: &Row<'_>) -> Result<Option<Desired>, Error> {
     if told.is_none() && !remove {
         return Ok(None);
     }
-    Ok(Some(Desired { assignment: told, attempt: row.get(10)?, generation }))
+    Ok(Some(Desired {
+        assignment: told,
+        attempt: row.get(10)?,
+        generation,
+    }))
 }
 
 fn read_progress(row: &Row<'_>) -> Result<Progress, Error> {
@@ -259,7 +273,10 @@ pub(crate) fn read_failure(
     let class: Option<String> = row.get(first)?;
     let Some(class) = class else { return Ok(None) };
     let class = known(table, &class, FailureClass::parse(&class))?;
-    Ok(Some(Failure { class, text: row.get(first + 1)? }))
+    Ok(Some(Failure {
+        class,
+        text: row.get(first + 1)?,
+    }))
 }
 
 #[cfg(test)]

@@ -148,7 +148,11 @@ impl Tx<'_> {
     ) -> Result<(), Error> {
         self.0
             .prepare_cached("UPDATE deployments SET facts = ?2, agent_version = ?3 WHERE id = ?1")?
-            .execute(params![id.to_string(), to_json(TABLE, facts)?, agent_version])?;
+            .execute(params![
+                id.to_string(),
+                to_json(TABLE, facts)?,
+                agent_version
+            ])?;
         Ok(())
     }
 
@@ -176,7 +180,8 @@ impl Tx<'_> {
             )?
             .query_row(params![id.to_string(), epoch], |row| row.get(0))
             .optional()?;
-        let counter = counter.ok_or_else(|| Error::corrupt(TABLE, format_args!("no deployment {id}")))?;
+        let counter =
+            counter.ok_or_else(|| Error::corrupt(TABLE, format_args!("no deployment {id}")))?;
         Ok(Generation { epoch, counter })
     }
 }
@@ -195,6 +200,9 @@ fn read(row: &Row<'_>) -> Result<Deployment, Error> {
         agent_version: row.get(8)?,
         facts: facts.map(|facts| from_json(TABLE, &facts)).transpose()?,
         last_seen: time_opt(TABLE, row.get(10)?)?,
-        generation: Generation { epoch: row.get(11)?, counter: row.get(12)? },
+        generation: Generation {
+            epoch: row.get(11)?,
+            counter: row.get(12)?,
+        },
     })
 }

@@ -56,7 +56,10 @@ impl Tx<'_> {
         let (condition, value) = match scope {
             EventScope::Deployment(id) => ("deployment = ?1", id.to_string()),
             EventScope::Rollout(id) => ("rollout = ?1", id.to_string()),
-            EventScope::Service => ("deployment IS NULL AND rollout IS NULL AND ?1 = ''", String::new()),
+            EventScope::Service => (
+                "deployment IS NULL AND rollout IS NULL AND ?1 = ''",
+                String::new(),
+            ),
         };
         let sql = format!(
             "SELECT at, actor, text FROM events WHERE {condition} ORDER BY id DESC LIMIT {limit}"
@@ -66,7 +69,11 @@ impl Tx<'_> {
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
             let at = time("events", row.get(0)?)?;
-            all.push(Event { at, actor: row.get(1)?, text: row.get(2)? });
+            all.push(Event {
+                at,
+                actor: row.get(1)?,
+                text: row.get(2)?,
+            });
         }
         all.reverse();
         Ok(all)

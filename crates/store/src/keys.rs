@@ -81,7 +81,12 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// Where the database fails.
-    pub fn set_vault_status(&self, key: &KeyName, status: &str, now: Timestamp) -> Result<(), Error> {
+    pub fn set_vault_status(
+        &self,
+        key: &KeyName,
+        status: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         self.0
             .prepare_cached("UPDATE keys SET vault_status = ?2, checked_at = ?3 WHERE name = ?1")?
             .execute(params![key.as_str(), status, nanos(now)])?;
@@ -145,7 +150,11 @@ fn read_key(row: &Row<'_>) -> Result<KeyRow, Error> {
     Ok(KeyRow {
         key: Key {
             name: parse(TABLE, &row.get::<_, String>(0)?)?,
-            location: KeyLocation { mount: row.get(1)?, path: row.get(2)?, field: row.get(3)? },
+            location: KeyLocation {
+                mount: row.get(1)?,
+                path: row.get(2)?,
+                field: row.get(3)?,
+            },
             allowed_hosts: from_json(TABLE, &row.get::<_, String>(4)?)?,
             scope: scope.into(),
         },

@@ -64,7 +64,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// The database or its lock file cannot be opened.
-    #[error("cannot open {path}: is it ours, on a local disk, in a directory that is there and writable?")]
+    #[error(
+        "cannot open {path}: is it ours, on a local disk, in a directory that is there and writable?"
+    )]
     Lock {
         /// The file.
         path: PathBuf,
@@ -72,7 +74,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file was made by a newer version.
-    #[error("database {path} has schema {found}, this version knows {known}: use the newer keyfleet-control")]
+    #[error(
+        "database {path} has schema {found}, this version knows {known}: use the newer keyfleet-control"
+    )]
     TooNew {
         /// The database file.
         path: PathBuf,
@@ -105,7 +109,10 @@ impl From<rusqlite::Error> for Error {
 
 impl Error {
     fn corrupt(table: &'static str, problem: impl std::fmt::Display) -> Self {
-        Self::Corrupt { table, problem: problem.to_string() }
+        Self::Corrupt {
+            table,
+            problem: problem.to_string(),
+        }
     }
 }
 
@@ -125,7 +132,9 @@ struct Inner {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("path", &self.inner.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -141,11 +150,13 @@ impl Store {
     /// [`Error::Lock`] where the file cannot be opened or is not a database.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let lock = take_lock(path)?;
-        let failed = |source| Error::Lock { path: path.to_owned(), source };
+        let failed = |source| Error::Lock {
+            path: path.to_owned(),
+            source,
+        };
         // SQLite gives the files beside the database the mode of the database.
         private_file(path).map_err(failed)?;
-        let mut connection =
-            open_writer(path).map_err(|err| failed(std::io::Error::other(err)))?;
+        let mut connection = open_writer(path).map_err(|err| failed(std::io::Error::other(err)))?;
         schema::migrate(&mut connection, path)?;
         let epoch = schema::next_epoch(&connection)?;
         let inner = Inner {
@@ -155,7 +166,9 @@ impl Store {
             readers: Mutex::new(Vec::new()),
             reads: Arc::new(Semaphore::new(READERS_MAX)),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Counts the starts of the control service on this database.
@@ -238,17 +251,25 @@ impl Store {
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn take_lock(path: &Path) -> Result<std::fs::File, Error> {
     let lock_path = path.with_added_extension("lock");
-    let failed = |source| Error::Lock { path: lock_path.clone(), source };
+    let failed = |source| Error::Lock {
+        path: lock_path.clone(),
+        source,
+    };
     let file = private_file(&lock_path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked {
+            path: path.to_owned(),
+        }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
 }
@@ -256,7 +277,12 @@ fn take_lock(path: &Path) -> Result<std::fs::File, Error> {
 /// Opens or makes a file that only its owner may read.
 fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
     let mut options = std::fs::OpenOptions::new();
-    let file = options.create(true).truncate(false).write(true).mode(FILE_MODE).open(path)?;
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(FILE_MODE)
+        .open(path)?;
     // One that was there before, such as a restored copy, may be open to others.
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(std::fs::Permissions::from_mode(FILE_MODE))?;

@@ -136,8 +136,14 @@ impl Tx<'_> {
         by: Option<RolloutId>,
     ) -> Result<(), Error> {
         self.0
-            .prepare_cached("UPDATE connectors SET withdrawn_by = ?3 WHERE name = ?1 AND revision = ?2")?
-            .execute(params![name.as_str(), revision.0, by.map(|id| id.to_string())])?;
+            .prepare_cached(
+                "UPDATE connectors SET withdrawn_by = ?3 WHERE name = ?1 AND revision = ?2",
+            )?
+            .execute(params![
+                name.as_str(),
+                revision.0,
+                by.map(|id| id.to_string())
+            ])?;
         Ok(())
     }
 
@@ -146,11 +152,16 @@ impl Tx<'_> {
     /// # Errors
     /// Where the database fails.
     pub fn placements(&self) -> Result<Vec<Placement>, Error> {
-        let mut statement = self.0.prepare_cached("SELECT name, spec FROM placements ORDER BY name")?;
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT name, spec FROM placements ORDER BY name")?;
         let mut rows = statement.query([])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
-            all.push(read_placement(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?)?);
+            all.push(read_placement(
+                &row.get::<_, String>(0)?,
+                &row.get::<_, String>(1)?,
+            )?);
         }
         Ok(all)
     }
@@ -162,14 +173,21 @@ impl Tx<'_> {
     pub fn put_placement(&self, placement: &Placement) -> Result<(), Error> {
         let row = PlacementRow {
             selector: (&placement.selector).into(),
-            connectors: placement.connectors.iter().map(ToString::to_string).collect(),
+            connectors: placement
+                .connectors
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             spaces: placement.spaces.iter().map(ToString::to_string).collect(),
             drift: placement.drift_policy.as_str().to_owned(),
             strategy: placement.strategy.to_string(),
         };
         self.0
             .prepare_cached("INSERT OR REPLACE INTO placements VALUES (?1, ?2)")?
-            .execute(params![placement.name.as_str(), to_json("placements", &row)?])?;
+            .execute(params![
+                placement.name.as_str(),
+                to_json("placements", &row)?
+            ])?;
         Ok(())
     }
 
@@ -178,7 +196,9 @@ impl Tx<'_> {
     /// # Errors
     /// Where the database fails.
     pub fn strategies(&self) -> Result<Vec<Strategy>, Error> {
-        let mut statement = self.0.prepare_cached("SELECT name, spec FROM strategies ORDER BY name")?;
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT name, spec FROM strategies ORDER BY name")?;
         let mut rows = statement.query([])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
@@ -226,15 +246,28 @@ fn read_placement(name: &str, spec: &str) -> Result<Placement, Error> {
     Ok(Placement {
         name,
         selector: row.selector.into(),
-        connectors: row.connectors.iter().map(|text| parse(TABLE, text)).collect::<Result<_, _>>()?,
-        spaces: row.spaces.iter().map(|text| parse(TABLE, text)).collect::<Result<_, _>>()?,
+        connectors: row
+            .connectors
+            .iter()
+            .map(|text| parse(TABLE, text))
+            .collect::<Result<_, _>>()?,
+        spaces: row
+            .spaces
+            .iter()
+            .map(|text| parse(TABLE, text))
+            .collect::<Result<_, _>>()?,
         drift_policy: known(TABLE, &row.drift, DriftPolicy::parse(&row.drift))?,
         strategy: parse(TABLE, &row.strategy)?,
     })
 }
 
 pub(crate) fn strategy_json(strategy: &Strategy) -> Result<String, Error> {
-    let Deadlines { ack, apply, prove, wave } = strategy.deadlines;
+    let Deadlines {
+        ack,
+        apply,
+        prove,
+        wave,
+    } = strategy.deadlines;
     let row = StrategyRow {
         waves: strategy.waves.iter().map(wave_row).collect(),
         deadline_millis: [ack, apply, prove, wave].map(millis),
@@ -252,8 +285,17 @@ pub(crate) fn read_strategy(name: StrategyName, spec: &str) -> Result<Strategy, 
     Ok(Strategy {
         name,
         waves: row.waves.into_iter().map(read_wave).collect(),
-        deadlines: Deadlines { ack, apply, prove, wave },
-        budgets: row.budgets.into_iter().map(read_budget).collect::<Result<_, _>>()?,
+        deadlines: Deadlines {
+            ack,
+            apply,
+            prove,
+            wave,
+        },
+        budgets: row
+            .budgets
+            .into_iter()
+            .map(read_budget)
+            .collect::<Result<_, _>>()?,
         offline_max_percent: row.offline_max_percent,
         rollback_concurrency: row.rollback_concurrency.into(),
     })
@@ -296,7 +338,10 @@ fn budget_row(budget: &Budget) -> BudgetRow {
 
 fn read_budget(row: BudgetRow) -> Result<Budget, Error> {
     const TABLE: &str = "strategies";
-    let class = row.class.map(|class| known(TABLE, &class, FailureClass::parse(&class))).transpose()?;
+    let class = row
+        .class
+        .map(|class| known(TABLE, &class, FailureClass::parse(&class)))
+        .transpose()?;
     Ok(Budget {
         class,
         max: row.max.into(),

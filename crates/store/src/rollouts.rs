@@ -68,7 +68,10 @@ impl Tx<'_> {
     /// # Errors
     /// Where the database fails.
     pub fn rollouts(&self, limit: u32) -> Result<Vec<Rollout>, Error> {
-        self.rollouts_where(&format!("1 = 1 ORDER BY started_at DESC, id DESC LIMIT {limit}"), &[])
+        self.rollouts_where(
+            &format!("1 = 1 ORDER BY started_at DESC, id DESC LIMIT {limit}"),
+            &[],
+        )
     }
 
     /// The rollouts that have not ended, the oldest first.
@@ -84,7 +87,10 @@ impl Tx<'_> {
     /// # Errors
     /// Where the database fails.
     pub fn rollouts_with_prefix(&self, prefix: &str) -> Result<Vec<Rollout>, Error> {
-        self.rollouts_where("substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 2", &[&prefix])
+        self.rollouts_where(
+            "substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 2",
+            &[&prefix],
+        )
     }
 
     fn rollouts_where(
@@ -134,9 +140,9 @@ impl Tx<'_> {
         for target in targets {
             self.put_rollout_target(rollout.id, target)?;
         }
-        let mut insert = self
-            .0
-            .prepare_cached("INSERT INTO rollout_bindings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+        let mut insert = self.0.prepare_cached(
+            "INSERT INTO rollout_bindings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
         for binding in bindings {
             let (from_revision, from_version) = columns(binding.from);
             let (to_revision, to_version) = columns(binding.to);
@@ -158,7 +164,12 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// Where the database fails.
-    pub fn set_run(&self, id: RolloutId, run: &Run, ended_at: Option<Timestamp>) -> Result<(), Error> {
+    pub fn set_run(
+        &self,
+        id: RolloutId,
+        run: &Run,
+        ended_at: Option<Timestamp>,
+    ) -> Result<(), Error> {
         self.0
             .prepare_cached(
                 "UPDATE rollouts SET phase = ?2, active = ?3, reason = ?4, wave = ?5,
@@ -216,8 +227,14 @@ impl Tx<'_> {
                 target.offered_at.map(nanos),
                 target.rollback_at.map(nanos),
                 target.forgiven,
-                target.failure.as_ref().map(|failure| failure.class.as_str()),
-                target.failure.as_ref().map_or("", |failure| failure.text.as_str()),
+                target
+                    .failure
+                    .as_ref()
+                    .map(|failure| failure.class.as_str()),
+                target
+                    .failure
+                    .as_ref()
+                    .map_or("", |failure| failure.text.as_str()),
             ])?;
         Ok(())
     }

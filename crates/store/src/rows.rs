@@ -22,7 +22,10 @@ pub(crate) fn time(table: &'static str, nanos: i64) -> Result<Timestamp, Error> 
     Timestamp::from_nanosecond(nanos.into()).map_err(|err| Error::corrupt(table, err))
 }
 
-pub(crate) fn time_opt(table: &'static str, nanos: Option<i64>) -> Result<Option<Timestamp>, Error> {
+pub(crate) fn time_opt(
+    table: &'static str,
+    nanos: Option<i64>,
+) -> Result<Option<Timestamp>, Error> {
     nanos.map(|nanos| time(table, nanos)).transpose()
 }
 
@@ -39,11 +42,17 @@ pub(crate) fn known<T>(table: &'static str, text: &str, value: Option<T>) -> Res
 }
 
 pub(crate) fn assignment(revision: Option<u64>, key_version: Option<u64>) -> Option<Assignment> {
-    Some(Assignment { revision: Revision(revision?), key_version: KeyVersion(key_version?) })
+    Some(Assignment {
+        revision: Revision(revision?),
+        key_version: KeyVersion(key_version?),
+    })
 }
 
 pub(crate) fn columns(assignment: Option<Assignment>) -> (Option<u64>, Option<u64>) {
-    (assignment.map(|a| a.revision.0), assignment.map(|a| a.key_version.0))
+    (
+        assignment.map(|a| a.revision.0),
+        assignment.map(|a| a.key_version.0),
+    )
 }
 
 pub(crate) fn to_json<T: Serialize>(table: &'static str, value: &T) -> Result<String, Error> {
@@ -98,6 +107,8 @@ impl From<SelectorRow> for Selector {
                 OperatorRow::DoesNotExist => Operator::DoesNotExist,
             },
         };
-        Self { requirements: row.0.into_iter().map(requirement).collect() }
+        Self {
+            requirements: row.0.into_iter().map(requirement).collect(),
+        }
     }
 }

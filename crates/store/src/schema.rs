@@ -190,7 +190,11 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Er
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if found > known {
-        return Err(Error::TooNew { path: path.to_owned(), found, known });
+        return Err(Error::TooNew {
+            path: path.to_owned(),
+            found,
+            known,
+        });
     }
     let done = usize::try_from(found).unwrap_or(0);
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
@@ -213,10 +217,14 @@ pub(crate) fn next_epoch(connection: &Connection) -> Result<u64, Error> {
 pub(crate) fn plan_of(sql: &str) -> String {
     let mut connection = Connection::open_in_memory().unwrap();
     migrate(&mut connection, Path::new("memory")).unwrap();
-    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let mut statement = connection
+        .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+        .unwrap();
     let count = statement.parameter_count();
     let params = rusqlite::params_from_iter(std::iter::repeat_n(rusqlite::types::Null, count));
-    let lines = statement.query_map(params, |row| row.get::<_, String>(3)).unwrap();
+    let lines = statement
+        .query_map(params, |row| row.get::<_, String>(3))
+        .unwrap();
     lines.map(Result::unwrap).collect::<Vec<_>>().join("\n")
 }
 
@@ -241,9 +249,13 @@ mod tests {
             "tokens WHERE hash = ?1",
         ] {
             let plan = plan_of(&format!("SELECT * FROM {condition}"));
-            assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{condition}: {plan}");
+            assert!(
+                !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"),
+                "{condition}: {plan}"
+            );
         }
-        let service = "SELECT at FROM events WHERE deployment IS NULL AND rollout IS NULL AND ?1 = ''
+        let service =
+            "SELECT at FROM events WHERE deployment IS NULL AND rollout IS NULL AND ?1 = ''
                        ORDER BY id DESC LIMIT 9";
         let plan = plan_of(service);
         assert!(plan.contains("USING INDEX events_service"), "{plan}");

@@ -10,7 +10,8 @@ use crate::rows::{from_json, known, nanos, parse, time, to_json};
 use crate::{Error, Tx};
 
 const TABLE: &str = "tokens";
-const COLUMNS: &str = "id, principal, role, labels, uses_left, expires_at, created_at, created_by, revoked";
+const COLUMNS: &str =
+    "id, principal, role, labels, uses_left, expires_at, created_at, created_by, revoked";
 
 /// What a token is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +134,9 @@ impl Tx<'_> {
 fn read(row: &Row<'_>) -> Result<Token, Error> {
     let role: Option<String> = row.get(2)?;
     let usage = match role {
-        Some(role) => TokenUse::Operator { role: known(TABLE, &role, Role::parse(&role))? },
+        Some(role) => TokenUse::Operator {
+            role: known(TABLE, &role, Role::parse(&role))?,
+        },
         None => TokenUse::Join {
             labels: from_json(TABLE, &row.get::<_, String>(3)?)?,
             uses_left: row.get(4)?,

@@ -72,12 +72,14 @@ impl Writer {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (done, ended) = oneshot::channel();
         // Joined through `ended`: the thread ends when the last sender is gone and the queue is empty.
-        std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            serve(&connection, queue);
-            drop(connection);
-            drop(lock);
-            let _ = done.send(());
-        })?;
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || {
+                serve(&connection, queue);
+                drop(connection);
+                drop(lock);
+                let _ = done.send(());
+            })?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             ended: tokio::sync::Mutex::new(Some(ended)),
@@ -90,11 +92,21 @@ impl Writer {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let sender = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let sender = sender.ok_or(Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Work { work: Some(work), result: None, reply });
+        let job = Box::new(Work {
+            work: Some(work),
+            result: None,
+            reply,
+        });
         sender.send(job).await.map_err(|_| Error::Closed)?;
+        // Whoever waits for an answer must not keep the writer from ending.
+        drop(sender);
         match answer.await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
@@ -103,7 +115,10 @@ impl Writer {
     }
 
     pub(crate) async fn close(&self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let mut ended = self.ended.lock().await;
         if let Some(receiver) = ended.as_mut() {
             // An error means that the thread is gone already.
@@ -200,11 +215,17 @@ mod tests {
         })
         .await;
         for failed in [good, orphan, late] {
-            let text = std::error::Error::source(&failed.unwrap_err()).unwrap().to_string();
+            let text = std::error::Error::source(&failed.unwrap_err())
+                .unwrap()
+                .to_string();
             assert!(text.contains("FOREIGN KEY"), "{text}");
         }
         assert!(own.unwrap_err().to_string().ends_with("its own"));
-        let count = |tx: &Tx<'_>| Ok(tx.0.query_row("SELECT count(*) FROM one", [], |r| r.get(0))?);
+        let count = |tx: &Tx<'_>| {
+            Ok(tx
+                .0
+                .query_row("SELECT count(*) FROM one", [], |r| r.get(0))?)
+        };
         assert_eq!(writer.run::<i64, Error, _>(count).await.unwrap(), 0);
         assert_eq!(writer.run(|tx| insert(tx, 4, None)).await.unwrap(), 4);
         assert_eq!(writer.run(count).await.unwrap(), 1);
@@ -226,11 +247,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_caller_that_does_not_fetch_its_answer_does_not_hold_up_the_end() {
+        let writer = writer();
+        let (release, held) = std::sync::mpsc::channel();
+        let write = writer.run(move |tx| {
+            held.recv().map_err(|err| Error::corrupt("test", err))?;
+            insert(tx, 1, None)
+        });
+        let mut write = std::pin::pin!(write);
+        let queued = std::future::poll_fn(|cx| std::task::Poll::Ready(write.as_mut().poll(cx)));
+        assert!(queued.await.is_pending());
+        release.send(()).unwrap();
+        writer.close().await;
+        assert_eq!(write.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
     async fn everybody_who_closes_waits_for_the_end() {
         let writer = writer();
         let write = writer.run(|tx| insert(tx, 1, None));
         let (written, (), ()) = tokio::join!(biased; write, writer.close(), writer.close());
         assert_eq!(written.unwrap(), 1);
-        assert!(matches!(writer.run(|tx| insert(tx, 2, None)).await, Err(Error::Closed)));
+        assert!(matches!(
+            writer.run(|tx| insert(tx, 2, None)).await,
+            Err(Error::Closed)
+        ));
     }
 }

@@ -56,9 +56,14 @@ struct Memory {
 /// Something cannot be built, started or read, or a bar is broken.
 pub fn run(json: Option<&Path>) -> Result<()> {
     say::line("building the agent with its own profile: some minutes the first time ...");
-    binaries::run("cargo", &["build", "-p", "keyfleet-agent", "--profile", "agent"])?;
+    binaries::run(
+        "cargo",
+        &["build", "-p", "keyfleet-agent", "--profile", "agent"],
+    )?;
     let binary = binaries::target_dir()?.join("agent").join("keyfleet-agent");
-    let size = std::fs::metadata(&binary).context("the agent's binary is not there")?.len();
+    let size = std::fs::metadata(&binary)
+        .context("the agent's binary is not there")?
+        .len();
     let n_crates = crates_of("keyfleet-agent")?;
     bao::fetch()?;
     say::line("building what the agent needs around it ...");
@@ -131,13 +136,18 @@ fn report(bars: &[Bar], json: Option<&Path>) -> Result<()> {
         let text = format!("{:#}\n", as_json(bars));
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    let broken: Vec<&str> = bars.iter().filter(|bar| !bar.pass()).map(|bar| bar.name).collect();
+    let broken: Vec<&str> = bars
+        .iter()
+        .filter(|bar| !bar.pass())
+        .map(|bar| bar.name)
+        .collect();
     ensure!(broken.is_empty(), "broken bars: {}", broken.join(", "));
     Ok(())
 }
 
 fn table(bars: &[Bar]) -> String {
-    let figure = |figure: Option<f64>| figure.map_or("-".to_owned(), |figure| format!("{figure:.2}"));
+    let figure =
+        |figure: Option<f64>| figure.map_or("-".to_owned(), |figure| format!("{figure:.2}"));
     let mut text = format!(
         "{:<34}{:>8}{:>8}{:>8}{:>8}  {:<8}{}\n",
         "name", "ours", "floor", "ratio", "bar", "unit", "pass"
@@ -173,7 +183,16 @@ fn as_json(bars: &[Bar]) -> serde_json::Value {
 /// How many crates a package links on this machine, itself included; what only its build needs is not counted.
 fn crates_of(package: &str) -> Result<usize> {
     let output = Command::new("cargo")
-        .args(["tree", "--offline", "--edges", "normal", "--prefix", "none", "--package", package])
+        .args([
+            "tree",
+            "--offline",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--package",
+            package,
+        ])
         .current_dir(binaries::workspace())
         .output()
         .context("cargo tree does not start")?;
@@ -188,7 +207,10 @@ fn distinct_crates(tree: &str) -> usize {
         let mut words = line.split_whitespace();
         Some((words.next()?.to_owned(), words.next()?.to_owned()))
     };
-    tree.lines().filter_map(named).collect::<BTreeSet<_>>().len()
+    tree.lines()
+        .filter_map(named)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 /// Memory of a real agent that has a session, has written and proven one connector, and has nothing more to do.
@@ -206,21 +228,32 @@ fn idle_memory(binary: &Path) -> Result<Memory> {
         drift_interval_secs: 300,
     };
     let mut command = Command::new(binary);
-    command.args(["run", "--config"]).arg(stack.agent_config(&control, &kibana, &options)?);
+    command
+        .args(["run", "--config"])
+        .arg(stack.agent_config(&control, &kibana, &options)?);
     let is_ready = |line: &str| line.contains("session established");
     let mut agent = Process::spawn("agent", command, stack.dir(), is_ready, READY)?;
     let manifests = Manifests::copy(&stack.dir().join("manifests"), &openai.url)?;
     let dir = manifests.dir().to_string_lossy().into_owned();
-    stack.keyfleet(&["apply", "-f", &dir, "--wait", "--timeout", "3m"])?.must_succeed()?;
+    stack
+        .keyfleet(&["apply", "-f", &dir, "--wait", "--timeout", "3m"])?
+        .must_succeed()?;
     say::line("the agent has proven its connector; watching it idle ...");
     let pid = agent.pid().context("the agent ended")?;
     let mut largest = Memory::of(pid)?;
     wait::until(WATCH, || {
         let now = Memory::of(pid).ok()?;
-        largest = if now.resident > largest.resident { now } else { largest };
+        largest = if now.resident > largest.resident {
+            now
+        } else {
+            largest
+        };
         None::<()>
     });
-    ensure!(agent.is_running(), "the agent ended while it was watched; its log is lost with it");
+    ensure!(
+        agent.is_running(),
+        "the agent ended while it was watched; its log is lost with it"
+    );
     Ok(largest)
 }
 
@@ -238,7 +271,10 @@ impl Memory {
             let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
             Some(kib * 1024)
         };
-        Some(Self { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")? })
+        Some(Self {
+            resident: bytes("VmRSS:")?,
+            anonymous: bytes("RssAnon:")?,
+        })
     }
 }
 
@@ -249,7 +285,10 @@ mod tests {
     #[test]
     fn reads_the_kernels_figures_and_the_tree() {
         let status = "Name:\tagent\nVmRSS:\t    7012 kB\nRssAnon:\t    1500 kB\n";
-        let expected = Memory { resident: 7012 * 1024, anonymous: 1500 * 1024 };
+        let expected = Memory {
+            resident: 7012 * 1024,
+            anonymous: 1500 * 1024,
+        };
         assert_eq!(Memory::read(status), Some(expected));
         assert_eq!(Memory::read("VmRSS:\tmuch\n"), None);
         let tree = "a v1.0.0 (/somewhere)\nb v2.0.0\nb v2.0.0 (*)\nb v3.0.0\n\n";
@@ -258,16 +297,34 @@ mod tests {
 
     #[test]
     fn a_broken_bar_is_named_in_table_json_and_exit_code() {
-        let memory = Memory { resident: 10_000_001, anonymous: 20_000_000 };
+        let memory = Memory {
+            resident: 10_000_001,
+            anonymous: 20_000_000,
+        };
         let bars = bars(4_000_000, memory, 200);
         let error = report(&bars, None).unwrap_err().to_string();
         assert_eq!(error, "broken bars: agent: idle resident memory");
-        assert!(table(&bars).lines().nth(2).is_some_and(|line| line.ends_with("NO")));
+        assert!(
+            table(&bars)
+                .lines()
+                .nth(2)
+                .is_some_and(|line| line.ends_with("NO"))
+        );
         let json = as_json(&bars);
         assert_eq!(json["bars"][1]["pass"], false);
         assert_eq!(json["bars"][0]["ratio"], 4.0 / 3.8);
-        let light = self::bars(5_000_000, Memory { resident: 10_000_000, anonymous: 1 }, 200);
-        assert!(report(&light, None).is_ok(), "a bar is the most that is allowed");
+        let light = self::bars(
+            5_000_000,
+            Memory {
+                resident: 10_000_000,
+                anonymous: 1,
+            },
+            200,
+        );
+        assert!(
+            report(&light, None).is_ok(),
+            "a bar is the most that is allowed"
+        );
     }
 
     #[test]

@@ -86,9 +86,14 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
 /// scripts, some of which (ring's) then rebuild half of the tree each time.
 fn forget_own_package(command: &mut Command) {
     let is_own = |name: &str| {
-        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]
-            .iter()
-            .any(|beginning| name.starts_with(beginning))
+        [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ]
+        .iter()
+        .any(|beginning| name.starts_with(beginning))
     };
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_own) {

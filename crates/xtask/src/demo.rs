@@ -12,14 +12,29 @@ use crate::stack::{Sim, Stack};
 use crate::{bao, binaries, say, wait};
 
 /// Name, Kibana version, spaces, labels.
-type Member = (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+type Member = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [(&'static str, &'static str)],
+);
 
 /// The fleet: five versions, one with three spaces, one canary.
 const FLEET: [Member; 5] = [
     ("archive", "8.11.4", &["default"], &[("env", "prod")]),
-    ("lab", "8.18.0", &["default"], &[("env", "test"), ("tier", "canary")]),
+    (
+        "lab",
+        "8.18.0",
+        &["default"],
+        &[("env", "test"), ("tier", "canary")],
+    ),
     ("shop", "9.1.0", &["default"], &[("env", "prod")]),
-    ("soc", "9.4.0", &["default", "soc", "hunting"], &[("env", "prod"), ("team", "security")]),
+    (
+        "soc",
+        "9.4.0",
+        &["default", "soc", "hunting"],
+        &[("env", "prod"), ("team", "security")],
+    ),
     ("web", "9.6.0", &["default"], &[("env", "prod")]),
 ];
 
@@ -73,12 +88,18 @@ impl Demo {
         say::line("starting OpenBao (TLS, its own storage) ...");
         let stack = Stack::start("demo-")?;
         let version = stack.bao.kv_put("keyfleet/openai", "api_key", KEY)?;
-        say::line(&format!("a key lies in OpenBao at secret/keyfleet/openai, version {version}"));
+        say::line(&format!(
+            "a key lies in OpenBao at secret/keyfleet/openai, version {version}"
+        ));
         let openai = stack.openai("openai", &[KEY])?;
         let mut kibanas = Vec::new();
         for (name, version, spaces, _) in FLEET {
-            let kibana = stack.kibana(&format!("kibana-{name}"), version, spaces, &api_key(name))?;
-            say::line(&format!("simulated Kibana {version} of {name} at {}", kibana.url));
+            let kibana =
+                stack.kibana(&format!("kibana-{name}"), version, spaces, &api_key(name))?;
+            say::line(&format!(
+                "simulated Kibana {version} of {name} at {}",
+                kibana.url
+            ));
             sim(&["fault", "--url", &kibana.url, &format!("{{{SLOW}}}")])?;
             kibanas.push((name, kibana));
         }
@@ -96,9 +117,19 @@ impl Demo {
             };
             agents.push(stack.agent(&control, kibana, &options)?);
         }
-        say::line(&format!("{} agents enrolled with one join token, one beside each Kibana", agents.len()));
+        say::line(&format!(
+            "{} agents enrolled with one join token, one beside each Kibana",
+            agents.len()
+        ));
         let manifests = Manifests::copy(&stack.dir().join("manifests"), &openai.url)?;
-        let demo = Self { agents, control, kibanas, openai, manifests, stack };
+        let demo = Self {
+            agents,
+            control,
+            kibanas,
+            openai,
+            manifests,
+            stack,
+        };
         demo.wait_until_connected()?;
         Ok(demo)
     }
@@ -120,45 +151,79 @@ impl Demo {
         title("1. First install: deploy/examples, with the simulated OpenAI and a soak of 2 s");
         self.apply(COMPLETED)?;
         self.check_proven(MODELS[0])?;
-        say::line(&format!("\nall {BINDINGS} bindings are PROVEN by a live call"));
+        say::line(&format!(
+            "\nall {BINDINGS} bindings are PROVEN by a live call"
+        ));
         Ok(())
     }
 
     /// Act 2: a change in two waves.
     fn new_model(&self) -> Result<()> {
         title(&format!("2. A new model: {} -> {}", MODELS[0], MODELS[1]));
-        self.manifests.edit("connector.yaml", MODELS[0], MODELS[1])?;
+        self.manifests
+            .edit("connector.yaml", MODELS[0], MODELS[1])?;
         self.apply(COMPLETED)?;
         self.check_proven(MODELS[1])?;
         let rollout = self.newest_rollout()?;
         let waves = rollout["waves"].as_array().map_or(0, |waves| {
-            waves.iter().filter(|wave| wave["deployments"].as_u64() > Some(0)).count()
+            waves
+                .iter()
+                .filter(|wave| wave["deployments"].as_u64() > Some(0))
+                .count()
         });
-        ensure!(waves == 2, "the change went out in {waves} waves, not in two");
+        ensure!(
+            waves == 2,
+            "the change went out in {waves} waves, not in two"
+        );
         say::line("\nfirst the canary, then everybody else");
         Ok(())
     }
 
     /// Act 3: the canary breaks; nobody else is touched.
     fn broken_canary(&self) -> Result<()> {
-        title(&format!("3. A change that breaks: {} -> {}", MODELS[1], MODELS[2]));
-        let fault = format!(r#"{{{SLOW}, "provider": {{"status": 401, "model": "{}"}}}}"#, MODELS[2]);
+        title(&format!(
+            "3. A change that breaks: {} -> {}",
+            MODELS[1], MODELS[2]
+        ));
+        let fault = format!(
+            r#"{{{SLOW}, "provider": {{"status": 401, "model": "{}"}}}}"#,
+            MODELS[2]
+        );
         let canary = self.kibana(CANARY)?;
         sim(&["fault", "--url", &canary.url, &fault])?;
-        say::line(&format!("the calls of {CANARY} with {} are answered with 401 from now on", MODELS[2]));
+        say::line(&format!(
+            "the calls of {CANARY} with {} are answered with 401 from now on",
+            MODELS[2]
+        ));
         let writes = |name| self.kibana(name).and_then(|kibana| self.n_writes(kibana));
-        let others = || FLEET.iter().map(|(name, ..)| *name).filter(|name| *name != CANARY);
+        let others = || {
+            FLEET
+                .iter()
+                .map(|(name, ..)| *name)
+                .filter(|name| *name != CANARY)
+        };
         let before: Vec<u64> = others().map(writes).collect::<Result<_>>()?;
-        self.manifests.edit("connector.yaml", MODELS[1], MODELS[2])?;
+        self.manifests
+            .edit("connector.yaml", MODELS[1], MODELS[2])?;
         self.apply(ROLLED_BACK)?;
         let after: Vec<u64> = others().map(writes).collect::<Result<_>>()?;
         ensure!(before == after, "a Kibana beyond the canary was written to");
         self.check_proven(MODELS[1])?;
         let rollout = self.newest_rollout()?;
-        ensure!(rollout["phase"] == "ROLLOUT_PHASE_ROLLED_BACK", "the rollout is {}", rollout["phase"]);
-        ensure!(rollout["wave"].as_u64().unwrap_or(0) == 0, "the rollout went beyond its first wave");
+        ensure!(
+            rollout["phase"] == "ROLLOUT_PHASE_ROLLED_BACK",
+            "the rollout is {}",
+            rollout["phase"]
+        );
+        ensure!(
+            rollout["wave"].as_u64().unwrap_or(0) == 0,
+            "the rollout went beyond its first wave"
+        );
         let reason = rollout["reason"].as_str().unwrap_or_default();
-        ensure!(reason.contains("canary"), "the rollout gives no reason: {reason:?}");
+        ensure!(
+            reason.contains("canary"),
+            "the rollout gives no reason: {reason:?}"
+        );
         say::line(&format!("\nhalted at the first wave: {reason}"));
         say::line("the canary is back on what it last proved; no other Kibana was written to");
         Ok(())
@@ -166,22 +231,36 @@ impl Demo {
 
     fn close(self, keep: bool) -> Result<()> {
         title("The fleet");
-        for arguments in [["get", "deployments"], ["get", "bindings"], ["rollout", "list"]] {
+        for arguments in [
+            ["get", "deployments"],
+            ["get", "bindings"],
+            ["rollout", "list"],
+        ] {
             self.show(&arguments)?;
             say::line("");
         }
-        let hint = if keep { "in another terminal:" } else { "with `cargo xtask demo --keep`, in another terminal:" };
+        let hint = if keep {
+            "in another terminal:"
+        } else {
+            "with `cargo xtask demo --keep`, in another terminal:"
+        };
         say::line(&format!("Try next, {hint}"));
         let keyfleet = binaries::path("keyfleet")?;
         if keep {
-            say::line(&format!("  export KEYFLEET_CONFIG={}", self.stack.operator_config().display()));
+            say::line(&format!(
+                "  export KEYFLEET_CONFIG={}",
+                self.stack.operator_config().display()
+            ));
             say::line(&format!("  alias keyfleet={}", keyfleet.display()));
         }
         for next in NEXT {
             say::line(&format!("  {next}"));
         }
         if keep {
-            say::line(&format!("  keyfleet plan -f {}", self.manifests.dir().display()));
+            say::line(&format!(
+                "  keyfleet plan -f {}",
+                self.manifests.dir().display()
+            ));
             self.wait_for_ctrl_c();
         }
         Ok(())
@@ -190,10 +269,15 @@ impl Demo {
     /// Ctrl-C ends the whole program, and with it everything that it started.
     fn wait_for_ctrl_c(&self) {
         let logs = self.stack.dir().display();
-        say::line(&format!("\nEverything stays up; logs are in {logs}. Ctrl-C ends and removes it."));
+        say::line(&format!(
+            "\nEverything stays up; logs are in {logs}. Ctrl-C ends and removes it."
+        ));
         let n_agents = self.agents.len();
         let data = self.control.data_dir.display();
-        say::line(&format!("{n_agents} agents run; control's data is in {data}; OpenAI at {}", self.openai.url));
+        say::line(&format!(
+            "{n_agents} agents run; control's data is in {data}; OpenAI at {}",
+            self.openai.url
+        ));
         loop {
             std::thread::park();
         }
@@ -206,7 +290,10 @@ impl Demo {
         let arguments = ["apply", "-f", &dir, "--wait", "--timeout", "3m"];
         let status = self.stack.keyfleet_command(&arguments)?.status()?;
         let code = status.code().unwrap_or(-1);
-        ensure!(code == expected, "keyfleet apply ended with {code}, not with {expected}");
+        ensure!(
+            code == expected,
+            "keyfleet apply ended with {code}, not with {expected}"
+        );
         Ok(())
     }
 
@@ -223,13 +310,19 @@ impl Demo {
         let bindings = answer["bindings"].as_array().context("no bindings")?;
         let is_proven = |binding: &&Value| binding["state"] == "BINDING_STATE_PROVEN";
         let proven = bindings.iter().filter(is_proven).count();
-        ensure!(proven == BINDINGS, "{proven} of {BINDINGS} bindings are PROVEN: {answer:#}");
+        ensure!(
+            proven == BINDINGS,
+            "{proven} of {BINDINGS} bindings are PROVEN: {answer:#}"
+        );
         let mut found = 0;
         for (_, kibana) in &self.kibanas {
             let connectors = self.sim_page(kibana, "connectors")?;
             found += connectors.matches(&format!("\"{model}\"")).count();
         }
-        ensure!(found == BINDINGS, "{found} connectors have the model {model}, not {BINDINGS}");
+        ensure!(
+            found == BINDINGS,
+            "{found} connectors have the model {model}, not {BINDINGS}"
+        );
         Ok(())
     }
 
@@ -240,15 +333,23 @@ impl Demo {
 
     fn kibana(&self, name: &str) -> Result<&Sim> {
         let found = self.kibanas.iter().find(|(known, _)| *known == name);
-        found.map(|(_, kibana)| kibana).with_context(|| format!("no Kibana {name}"))
+        found
+            .map(|(_, kibana)| kibana)
+            .with_context(|| format!("no Kibana {name}"))
     }
 
     fn n_writes(&self, kibana: &Sim) -> Result<u64> {
         let log: Value = serde_json::from_str(&sim(&["log", "--url", &kibana.url])?)?;
-        let requests = log["requests"].as_array().or(log.as_array()).context("no request log")?;
+        let requests = log["requests"]
+            .as_array()
+            .or(log.as_array())
+            .context("no request log")?;
         let is_write = |request: &&Value| {
             matches!(request["method"].as_str(), Some("PUT" | "DELETE"))
-                || (request["method"] == "POST" && !request["path"].as_str().is_some_and(|p| p.ends_with("_execute")))
+                || (request["method"] == "POST"
+                    && !request["path"]
+                        .as_str()
+                        .is_some_and(|p| p.ends_with("_execute")))
         };
         Ok(u64::try_from(requests.iter().filter(is_write).count())?)
     }
@@ -256,15 +357,19 @@ impl Demo {
     fn sim_page(&self, kibana: &Sim, page: &str) -> Result<String> {
         crate::http::get(&kibana.url, &format!("/_sim/{page}"))
     }
-
 }
 
 /// Runs the simulators' own command.
 fn sim(arguments: &[&str]) -> Result<String> {
-    let output =
-        std::process::Command::new(binaries::path("keyfleet-sim")?).args(arguments).output()?;
+    let output = std::process::Command::new(binaries::path("keyfleet-sim")?)
+        .args(arguments)
+        .output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "keyfleet-sim {} failed: {text}", arguments.join(" "));
+    ensure!(
+        output.status.success(),
+        "keyfleet-sim {} failed: {text}",
+        arguments.join(" ")
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -68,15 +68,27 @@ impl Stack {
         let token_file = self.dir().join("vault-token");
         self.bao.policy("keyfleet", POLICY)?;
         fs::write(&token_file, self.bao.token("keyfleet", "24h")?)?;
-        fs::write(&config, self.control_toml(&data_dir, &token_file, agents_port, operators_port))?;
+        fs::write(
+            &config,
+            self.control_toml(&data_dir, &token_file, agents_port, operators_port),
+        )?;
         let control = || -> Result<Command> {
             let mut command = Command::new(binaries::path("keyfleet-control")?);
-            command.arg("--config").arg(&config).envs(settings.iter().copied());
+            command
+                .arg("--config")
+                .arg(&config)
+                .envs(settings.iter().copied());
             Ok(command)
         };
-        let made = control()?.arg("init").output().context("keyfleet-control does not start")?;
+        let made = control()?
+            .arg("init")
+            .output()
+            .context("keyfleet-control does not start")?;
         if !made.status.success() {
-            bail!("keyfleet-control init failed: {}", String::from_utf8_lossy(&made.stderr));
+            bail!(
+                "keyfleet-control init failed: {}",
+                String::from_utf8_lossy(&made.stderr)
+            );
         }
         let mut serve = control()?;
         serve.arg("serve");
@@ -84,7 +96,12 @@ impl Stack {
         let process = Process::spawn("control", serve, self.dir(), is_ready, READY)?;
         self.add_context(&data_dir, operators_port)?;
         let operators_url = format!("https://127.0.0.1:{operators_port}");
-        Ok(Control { process, data_dir, operators_url, agents_port })
+        Ok(Control {
+            process,
+            data_dir,
+            operators_url,
+            agents_port,
+        })
     }
 
     fn control_toml(
@@ -121,7 +138,15 @@ deadline_secs = 5
         let ca = ca.to_string_lossy();
         let token = token.to_string_lossy();
         let arguments = [
-            "context", "add", "demo", "--endpoint", &endpoint, "--ca", &ca, "--token-file", &token,
+            "context",
+            "add",
+            "demo",
+            "--endpoint",
+            &endpoint,
+            "--ca",
+            &ca,
+            "--token-file",
+            &token,
             "--use",
         ];
         self.keyfleet(&arguments)?.must_succeed().map(drop)
@@ -138,7 +163,9 @@ deadline_secs = 5
     /// It is not built.
     pub fn keyfleet_command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(binaries::path("keyfleet")?);
-        command.args(arguments).env("KEYFLEET_CONFIG", self.operator_config());
+        command
+            .args(arguments)
+            .env("KEYFLEET_CONFIG", self.operator_config());
         Ok(command)
     }
 
@@ -147,7 +174,10 @@ deadline_secs = 5
     /// # Errors
     /// It is not built or does not start; how it ends is in [`Done`].
     pub fn keyfleet(&self, arguments: &[&str]) -> Result<Done> {
-        let output = self.keyfleet_command(arguments)?.output().context("keyfleet does not start")?;
+        let output = self
+            .keyfleet_command(arguments)?
+            .output()
+            .context("keyfleet does not start")?;
         Ok(Done::from(output))
     }
 
@@ -171,7 +201,15 @@ deadline_secs = 5
             fs::remove_file(&file)?;
         }
         let (path, uses) = (file.to_string_lossy(), uses.to_string());
-        let arguments = ["token", "create", "join", "--uses", &uses, "--output-file", &path];
+        let arguments = [
+            "token",
+            "create",
+            "join",
+            "--uses",
+            &uses,
+            "--output-file",
+            &path,
+        ];
         self.keyfleet(&arguments)?.must_succeed()?;
         Ok(file)
     }
@@ -202,9 +240,18 @@ deadline_secs = 5
     ) -> Result<Process> {
         let config = self.agent_config(control, kibana, options)?;
         let mut command = Command::new(binaries::path("keyfleet-agent")?);
-        command.args(["run", "--config"]).arg(&config).envs(settings.iter().copied());
+        command
+            .args(["run", "--config"])
+            .arg(&config)
+            .envs(settings.iter().copied());
         let is_ready = |line: &str| line.contains("session established");
-        Process::spawn(&format!("agent-{}", options.name), command, self.dir(), is_ready, READY)
+        Process::spawn(
+            &format!("agent-{}", options.name),
+            command,
+            self.dir(),
+            is_ready,
+            READY,
+        )
     }
 
     /// Writes the settings of an agent and returns their file.
@@ -220,8 +267,11 @@ deadline_secs = 5
         let name = options.name;
         let key_file = self.dir().join(format!("{name}.kibana-api-key"));
         write_private(&key_file, options.api_key)?;
-        let labels: String =
-            options.labels.iter().map(|(key, value)| format!("{key} = {value:?}\n")).collect();
+        let labels: String = options
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key} = {value:?}\n"))
+            .collect();
         let text = format!(
             r#"state_dir = {:?}
 [deployment]
@@ -270,7 +320,12 @@ impl Done {
         if self.code == 0 {
             return Ok(self);
         }
-        bail!("keyfleet ended with {}: {}{}", self.code, self.out, self.err)
+        bail!(
+            "keyfleet ended with {}: {}{}",
+            self.code,
+            self.out,
+            self.err
+        )
     }
 }
 
@@ -278,6 +333,11 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     Ok(file.write_all(text.as_bytes())?)
 }

@@ -42,7 +42,9 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         ("test", _) => Ok(Task::Test(rest)),
         ("demo", []) => Ok(Task::Demo { keep: false }),
         ("demo", [flag]) if flag == "--keep" => Ok(Task::Demo { keep: true }),
-        ("bench", _) => Ok(Task::Bench { json: bench::arguments(&rest)? }),
+        ("bench", _) => Ok(Task::Bench {
+            json: bench::arguments(&rest)?,
+        }),
         ("check", []) => Ok(Task::Check),
         ("help" | "--help" | "-h", []) => Ok(Task::Help),
         ("check" | "help", [unexpected, ..]) => {
@@ -88,35 +90,9 @@ fn test(arguments: &[String]) -> Result<()> {
     )
 }
 
-/// Every stage that can run here; what cannot is named at the end, never passed over in silence.
+/// What a build machine runs: one list of checks, kept in `.ci/run`.
 fn check() -> Result<()> {
-    binaries::run("cargo", &["fmt", "--all", "--check"])?;
-    binaries::run(
-        "cargo",
-        &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    )?;
-    let mut skipped = Vec::new();
-    if binaries::has_tool("cargo", &["deny", "--version"]) {
-        binaries::run(
-            "cargo",
-            &["deny", "--offline", "check", "bans", "licenses", "sources"],
-        )?;
-    } else {
-        skipped.push("cargo deny (dependency bans and licences): cargo-deny is not installed");
-    }
-    test(&[])?;
-    say::line("\ncheck: format, lints and tests passed");
-    for stage in skipped {
-        say::line(&format!("SKIPPED {stage}"));
-    }
-    Ok(())
+    binaries::run("bash", &[".ci/run"])
 }
 
 #[cfg(test)]

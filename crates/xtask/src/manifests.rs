@@ -24,14 +24,18 @@ impl Manifests {
         fs::create_dir_all(dir)?;
         for entry in fs::read_dir(&examples).context("deploy/examples is not there")? {
             let path = entry?.path();
-            let Some(name) = path.file_name() else { continue };
+            let Some(name) = path.file_name() else {
+                continue;
+            };
             let text = fs::read_to_string(&path)?
                 .replace("https://api.openai.com", openai_url)
                 .replace("[api.openai.com]", "[127.0.0.1]")
                 .replace("soak: 10m", "soak: 2s");
             fs::write(dir.join(name), text)?;
         }
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
     }
 
     /// Where they lie.

@@ -61,7 +61,12 @@ impl Check {
     ) {
         let (types, spaces): (BTreeSet<String>, BTreeSet<SpaceId>) = slots
             .filter(|(_, slot)| slot.refused.is_none())
-            .map(|(place, slot)| (slot.wish.spec.connector_type.clone(), place.space.clone()))
+            .filter_map(|(place, slot)| {
+                Some((
+                    slot.wish.spec.as_ref()?.connector_type.clone(),
+                    place.space.clone(),
+                ))
+            })
             .unzip();
         if !types.is_subset(&self.types) || !spaces.is_subset(&self.spaces) {
             self.found = None;
@@ -120,11 +125,11 @@ impl Check {
         let Some(found) = &self.found else {
             return Some(Block::NotYet);
         };
-        let covers = |problem: &&Problem| {
-            problem
-                .scope
-                .covers(&wish.spec.connector_type, &place.space)
-        };
+        let kind = wish
+            .spec
+            .as_ref()
+            .map_or("", |spec| spec.connector_type.as_str());
+        let covers = |problem: &&Problem| problem.scope.covers(kind, &place.space);
         let problem = found.problems.iter().find(covers)?;
         let patient =
             problem.class == FailureClass::KibanaDown || problem.class == FailureClass::Timeout;

@@ -1,7 +1,7 @@
 //! The agent is killed at bad moments.
 
 use keyfleet_proto::v1::BindingState;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Harness, KEY_1, PLACE};
 
@@ -17,18 +17,79 @@ async fn until_count(harness: &Harness, method: &str, class: &str, count: u64) {
         .expect("the request comes");
 }
 
-#[tokio::test]
-async fn killed_during_the_first_write_it_neither_doubles_nor_loses_it() {
+/// Changes the one entry of the ledger to what a crash at some moment leaves there.
+fn rewrite_entry(harness: &Harness, change: impl FnOnce(&mut Value)) {
+    let path = harness.state_dir().join("ledger.json");
+    let mut ledger: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut ledger["bindings"][PLACE]);
+    std::fs::write(&path, ledger.to_string()).unwrap();
+}
+
+/// Restarts the agent on a ledger as a crash left it; gives what was written and tried since then.
+async fn restart_after(change: impl FnOnce(&mut Value)) -> (Harness, (u64, u64, u64)) {
     let mut harness = Harness::start().await;
-    // The write is carried out at once; its answer would come much later.
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    harness.stop().await;
+    rewrite_entry(&harness, change);
+    harness.control.change(|state| state.statuses.clear());
+    harness.run();
     harness
-        .kibana_faults(json!({"api": {"mode": "slow", "delay_ms": 1000, "methods": ["POST"], "path_contains": "/connector/"}}))
+        .control
+        .until_state(PLACE, BindingState::Proven)
+        .await;
+    let (created, replaced, _, tried) = harness.writes().await;
+    assert_eq!(harness.connectors().await.len(), 1);
+    (harness, (created - 1, replaced, tried - 1))
+}
+
+#[tokio::test]
+async fn killed_between_a_write_and_its_outcome_it_writes_once_more() {
+    let intent = |entry: &mut Value| {
+        *entry = json!({"intent": {"goal": entry["applied"]["goal"], "baseline_ok": null, "n_writes": 1}});
+    };
+    let (mut harness, done) = restart_after(intent).await;
+    assert_eq!(done, (0, 1, 1));
+    assert_eq!(
+        harness.control.state().requests.len(),
+        1,
+        "keys are never on disk, so it had to ask"
+    );
+    // And then never again.
+    let before = harness.writes().await;
+    harness.stop().await;
+    harness.control.change(|state| state.statuses.clear());
+    harness.run();
+    harness
+        .control
+        .until_state(PLACE, BindingState::Proven)
+        .await;
+    assert_eq!(harness.writes().await, before);
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn killed_before_a_write_was_verified_it_reads_and_proves() {
+    let unverified = |entry: &mut Value| {
+        entry["applied"]["agreed"] = json!(false);
+        entry["applied"]["proven_at"] = Value::Null;
+    };
+    let (mut harness, done) = restart_after(unverified).await;
+    assert_eq!(done, (0, 0, 1));
+    assert!(harness.control.state().requests.is_empty());
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn killed_during_the_first_write_it_does_not_double_it() {
+    let mut harness = Harness::start().await;
+    harness
+        .kibana_faults(json!({"api": {"mode": "hang", "methods": ["POST"], "path_contains": "/connector/", "remaining": 1}}))
         .await;
     harness.run();
     harness.push(vec![harness.binding(PLACE, 1, 1)]);
     until_count(&harness, "POST", "connector", 1).await;
     harness.kill().await;
-    harness.kibana_faults(json!({})).await;
     harness.run();
     let status = harness
         .control
@@ -36,13 +97,13 @@ async fn killed_during_the_first_write_it_neither_doubles_nor_loses_it() {
         .await;
     assert_eq!(status.attempted, status.running);
     assert_eq!(harness.connectors().await.len(), 1);
-    assert!(
-        !harness.control.state().requests.is_empty(),
-        "keys are never on disk, so it had to ask"
-    );
     assert!(!harness.on_disk().contains(KEY_1));
     let (created, replaced, _, _) = harness.writes().await;
-    assert!(created + replaced <= 3, "{created} {replaced}");
+    assert_eq!(
+        created + replaced,
+        2,
+        "the one that nobody answered, and one more"
+    );
     harness.stop().await;
 }
 
@@ -126,5 +187,24 @@ async fn an_agent_that_is_told_to_stop_ends_its_write_first() {
         .until_state(PLACE, BindingState::Proven)
         .await;
     assert_eq!(harness.writes().await, (1, 0, 0, 1));
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_agent_with_the_same_state_is_refused() {
+    let mut harness = Harness::start().await;
+    harness.run();
+    harness
+        .control
+        .until("a session", |state| state.hellos.len() == 1)
+        .await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let error = Box::pin(keyfleet_agent::run(harness.config(), stop))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, keyfleet_agent::Error::Taken { .. }),
+        "{error}"
+    );
     harness.stop().await;
 }

@@ -136,8 +136,15 @@ async fn a_removal_ends_with_confirmed_absence() {
     let mut harness = Harness::start().await;
     harness.run();
     harness.prove(harness.binding(PLACE, 1, 1)).await;
-    let mut binding = harness.binding(PLACE, 1, 1);
-    (binding.remove, binding.assignment) = (true, None);
+    let known = harness.binding(PLACE, 1, 1);
+    // All that control says of a removal.
+    let binding = v1::DesiredBinding {
+        binding: known.binding,
+        connector_id: known.connector_id,
+        attempt: 1,
+        remove: true,
+        ..v1::DesiredBinding::default()
+    };
     harness.push(vec![binding]);
     harness
         .control

@@ -65,7 +65,10 @@ fn facts(page: &mut Page, deployment: &v1::Deployment, view: &View) {
     let connected = if deployment.connected {
         "yes".to_owned()
     } else {
-        format!("no, last seen {}", or_never(when(deployment.last_seen, view)))
+        format!(
+            "no, last seen {}",
+            or_never(when(deployment.last_seen, view))
+        )
     };
     page.fact("Connected", connected);
     page.fact("Agent", &deployment.agent_version);

@@ -108,7 +108,11 @@ pub(crate) fn outcome(response: &v1::GetRolloutResponse) -> String {
         let has_nothing_to_tell = is_proven || (went_back && target.text.is_empty());
         target.rolled_back || !has_nothing_to_tell
     };
-    let title = if went_back { "Rolled back" } else { "Not proven" };
+    let title = if went_back {
+        "Rolled back"
+    } else {
+        "Not proven"
+    };
     let telling = response.targets.iter().filter(is_telling);
     page.table(title, &target_rows(&rollout, telling));
     if page != Page::default() {

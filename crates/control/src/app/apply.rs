@@ -72,18 +72,31 @@ impl App {
         files: &[v1::ManifestFile],
         intent: Intent,
     ) -> Result<Applied, Error> {
-        let needed = if intent == Intent::Plan { Role::Viewer } else { Role::Operator };
+        let needed = if intent == Intent::Plan {
+            Role::Viewer
+        } else {
+            Role::Operator
+        };
         actor.must_be(needed)?;
         let manifests = read_all(files)?;
         let versions = self.read_keys(actor, &manifests, intent).await?;
         let principal = actor.principal.clone();
-        let job = Job { manifests, versions, intent, principal, now: clock::now() };
+        let job = Job {
+            manifests,
+            versions,
+            intent,
+            principal,
+            now: clock::now(),
+        };
         match self.store.write(move |tx| job.run(tx)).await {
             Ok(applied) => {
                 self.changed();
                 Ok(applied)
             }
-            Err(Undo::OnlyPlanned(result)) => Ok(Applied { result: *result, rollouts: Vec::new() }),
+            Err(Undo::OnlyPlanned(result)) => Ok(Applied {
+                result: *result,
+                rollouts: Vec::new(),
+            }),
             Err(Undo::Because(err)) => Err(err),
         }
     }
@@ -97,7 +110,9 @@ impl App {
     ) -> Result<BTreeMap<KeyName, KeyVersionRow>, Error> {
         let mut versions = BTreeMap::new();
         for manifest in manifests {
-            let Object::Key(key) = &manifest.object else { continue };
+            let Object::Key(key) = &manifest.object else {
+                continue;
+            };
             let (name, wanted) = (key.name.clone(), key.clone());
             let (is_new, known) = self
                 .store
@@ -114,11 +129,14 @@ impl App {
             }
             self.check_key_path(key, &manifest.place)?;
             let newest = known.first().map(|row| row.version.0).unwrap_or_default();
-            let found = self.newest_version(key, newest).await.map_err(|problem| InvalidManifest {
-                place: manifest.place.clone(),
-                field: "spec.vault".to_owned(),
-                problem,
-            })?;
+            let found =
+                self.newest_version(key, newest)
+                    .await
+                    .map_err(|problem| InvalidManifest {
+                        place: manifest.place.clone(),
+                        field: "spec.vault".to_owned(),
+                        problem,
+                    })?;
             versions.extend(found.map(|row| (key.name.clone(), row)));
         }
         Ok(versions)
@@ -127,14 +145,21 @@ impl App {
     fn check_key_path(&self, key: &Key, place: &Place) -> Result<(), InvalidManifest> {
         let full = format!("{}/{}", key.location.mount, key.location.path);
         let allowed = &self.config.key_paths;
-        if allowed.iter().any(|beginning| full.starts_with(beginning.as_str())) {
+        if allowed
+            .iter()
+            .any(|beginning| full.starts_with(beginning.as_str()))
+        {
             return Ok(());
         }
         let problem = format!(
             "{full} may not serve as a Key: the control service allows what begins with {} (setting vault.key_paths)",
             allowed.join(" or ")
         );
-        Err(InvalidManifest { place: place.clone(), field: "spec.vault.path".to_owned(), problem })
+        Err(InvalidManifest {
+            place: place.clone(),
+            field: "spec.vault.path".to_owned(),
+            problem,
+        })
     }
 }
 
@@ -143,15 +168,20 @@ fn read_all(files: &[v1::ManifestFile]) -> Result<Vec<Manifest>, InvalidManifest
     for file in files {
         for manifest in manifest::read(&file.name, &file.text)? {
             let (kind, name) = (manifest.object.kind(), manifest.object.name());
-            let same =
-                manifests.iter().find(|m| m.object.kind() == kind && m.object.name() == name);
+            let same = manifests
+                .iter()
+                .find(|m| m.object.kind() == kind && m.object.name() == name);
             if let Some(first) = same {
                 let problem = format!(
                     "{kind} {name} stands in {}:{} already: keep one",
                     first.place.file, first.place.line
                 );
                 let field = "metadata.name".to_owned();
-                return Err(InvalidManifest { place: manifest.place.clone(), field, problem });
+                return Err(InvalidManifest {
+                    place: manifest.place.clone(),
+                    field,
+                    problem,
+                });
             }
             manifests.push(manifest);
         }
@@ -168,8 +198,12 @@ impl Job {
         check::check(tx, &self.manifests)?;
         let before = preview::before(tx)?;
         let goals = refresh_goals(tx, self.now)?;
-        let connectors: BTreeSet<ConnectorName> =
-            goals.changed.iter().chain(&goals.removed).map(|id| id.connector.clone()).collect();
+        let connectors: BTreeSet<ConnectorName> = goals
+            .changed
+            .iter()
+            .chain(&goals.removed)
+            .map(|id| id.connector.clone())
+            .collect();
         let names: Vec<String> = changes
             .iter()
             .filter(|change| change.is_change())
@@ -191,10 +225,17 @@ impl Job {
         }
         if !names.is_empty() {
             let text = format!("applied {}", names.join(", "));
-            let event = Event { at: self.now, actor: self.principal, text };
+            let event = Event {
+                at: self.now,
+                actor: self.principal,
+                text,
+            };
             tx.add_event(EventScope::Service, &event)?;
         }
-        Ok(Applied { result, rollouts: started })
+        Ok(Applied {
+            result,
+            rollouts: started,
+        })
     }
 
     fn store_object(&self, tx: &Tx<'_>, object: &Object) -> Result<Change, Error> {
@@ -211,12 +252,18 @@ impl Job {
             }
             Object::Connector(name, spec) => self.store_connector(tx, name, spec),
             Object::Placement(placement) => {
-                let old = tx.placements()?.into_iter().find(|old| old.name == placement.name);
+                let old = tx
+                    .placements()?
+                    .into_iter()
+                    .find(|old| old.name == placement.name);
                 tx.put_placement(placement)?;
                 Ok(Change::placement(old.as_ref(), placement))
             }
             Object::Strategy(strategy) => {
-                let old = tx.strategies()?.into_iter().find(|old| old.name == strategy.name);
+                let old = tx
+                    .strategies()?
+                    .into_iter()
+                    .find(|old| old.name == strategy.name);
                 tx.put_strategy(strategy)?;
                 Ok(Change::strategy(old.as_ref(), strategy))
             }
@@ -229,12 +276,19 @@ impl Job {
         name: &ConnectorName,
         spec: &ConnectorSpec,
     ) -> Result<Change, Error> {
-        let known = tx.connectors()?.into_iter().filter(|old| old.revision.connector == *name);
+        let known = tx
+            .connectors()?
+            .into_iter()
+            .filter(|old| old.revision.connector == *name);
         let known: Vec<Connector> = known.collect();
         let newest = known.first();
         let current = known.iter().find(|old| old.withdrawn_by.is_none());
-        let withdrawn = newest.filter(|old| old.revision.spec == *spec).and_then(|old| old.withdrawn_by);
-        if let (Some(rollout), false) = (withdrawn, current.is_some_and(|c| c.revision.spec == *spec)) {
+        let withdrawn = newest
+            .filter(|old| old.revision.spec == *spec)
+            .and_then(|old| old.withdrawn_by);
+        if let (Some(rollout), false) =
+            (withdrawn, current.is_some_and(|c| c.revision.spec == *spec))
+        {
             let mut change = Change::connector(name, Some(spec), spec);
             change.warning = Some(format!(
                 "connector {name}: rollout {rollout} rolled this content back; `keyfleet rollout retry {rollout}` tries it again"
@@ -246,7 +300,11 @@ impl Job {
             return Ok(change);
         }
         let revision = Revision(newest.map_or(1, |old| old.revision.revision.0 + 1));
-        let new = ConnectorRevision { connector: name.clone(), revision, spec: spec.clone() };
+        let new = ConnectorRevision {
+            connector: name.clone(),
+            revision,
+            spec: spec.clone(),
+        };
         tx.insert_connector(&new, self.now)?;
         Ok(change)
     }

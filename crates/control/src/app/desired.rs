@@ -34,7 +34,9 @@ impl App {
     /// What this deployment shall have now.
     pub(crate) async fn desired(&self, id: DeploymentId) -> Result<DesiredState, Error> {
         let idle_probe_secs = duration_secs(self.config.agents.idle_probe);
-        self.store.read(move |tx| compose(tx, id, idle_probe_secs)).await
+        self.store
+            .read(move |tx| compose(tx, id, idle_probe_secs))
+            .await
     }
 
     /// The value of a key version for an agent whose desired state names it.
@@ -53,36 +55,52 @@ impl App {
             })
             .await?;
         let (Some(row), Some(known)) = stored else {
-            return Err(Error::NotFound { kind: "key version", name: format!("{name} {version}") });
+            return Err(Error::NotFound {
+                kind: "key version",
+                name: format!("{name} {version}"),
+            });
         };
         if !known.state.may_be_assigned() {
             let state = known.state.as_str();
-            return Err(Error::Precondition(format!("key {name} {version} is {state}")));
+            return Err(Error::Precondition(format!(
+                "key {name} {version} is {state}"
+            )));
         }
         let value = self
             .keyring
             .value(&row.key.location, version)
             .await
             .map_err(|err| Error::Unavailable(err.to_string()))?;
-        Ok(KeyForAgent { value, fingerprint: known.fingerprint })
+        Ok(KeyForAgent {
+            value,
+            fingerprint: known.fingerprint,
+        })
     }
 }
 
-fn compose(
-    tx: &Tx<'_>,
-    id: DeploymentId,
-    probe_interval_secs: u32,
-) -> Result<DesiredState, Error> {
-    let missing = || Error::NotFound { kind: "deployment", name: id.to_string() };
+fn compose(tx: &Tx<'_>, id: DeploymentId, probe_interval_secs: u32) -> Result<DesiredState, Error> {
+    let missing = || Error::NotFound {
+        kind: "deployment",
+        name: id.to_string(),
+    };
     let deployment = tx.deployment(id)?.ok_or_else(missing)?;
-    let keys: BTreeMap<KeyName, Key> =
-        tx.keys()?.into_iter().map(|row| (row.key.name.clone(), row.key)).collect();
-    let policies: BTreeMap<_, DriftPolicy> =
-        tx.placements()?.into_iter().map(|p| (p.name, p.drift_policy)).collect();
+    let keys: BTreeMap<KeyName, Key> = tx
+        .keys()?
+        .into_iter()
+        .map(|row| (row.key.name.clone(), row.key))
+        .collect();
+    let policies: BTreeMap<_, DriftPolicy> = tx
+        .placements()?
+        .into_iter()
+        .map(|p| (p.name, p.drift_policy))
+        .collect();
     let mut named = BTreeMap::new();
     let mut bindings = Vec::new();
     for binding in tx.bindings_of(id)? {
-        let policy = policies.get(&binding.placement).copied().unwrap_or(DriftPolicy::Report);
+        let policy = policies
+            .get(&binding.placement)
+            .copied()
+            .unwrap_or(DriftPolicy::Report);
         let Some(wire) = wire_binding(tx, &binding, &keys, policy, probe_interval_secs)? else {
             continue;
         };
@@ -92,17 +110,26 @@ fn compose(
                 binding.progress.state,
                 BindingState::Proven | BindingState::Applied | BindingState::Waived
             );
-            *named.entry((key, KeyVersion(assignment.key_version))).or_insert(false) |= must_write;
+            *named
+                .entry((key, KeyVersion(assignment.key_version)))
+                .or_insert(false) |= must_write;
         }
         bindings.push(wire);
     }
     let document = document(deployment.generation, bindings);
-    Ok(DesiredState { deployment, document, keys: named })
+    Ok(DesiredState {
+        deployment,
+        document,
+        keys: named,
+    })
 }
 
 fn document(generation: Generation, bindings: Vec<v1::DesiredBinding>) -> v1::Desired {
-    let mut document =
-        v1::Desired { generation: Some(generation.into()), digest: bytes::Bytes::new(), bindings };
+    let mut document = v1::Desired {
+        generation: Some(generation.into()),
+        digest: bytes::Bytes::new(),
+        bindings,
+    };
     let digest = blake3::hash(&document.encode_to_vec());
     document.digest = bytes::Bytes::copy_from_slice(digest.as_bytes());
     document
@@ -115,7 +142,9 @@ fn wire_binding(
     policy: DriftPolicy,
     probe_interval_secs: u32,
 ) -> Result<Option<v1::DesiredBinding>, Error> {
-    let Some(told) = binding.desired else { return Ok(None) };
+    let Some(told) = binding.desired else {
+        return Ok(None);
+    };
     let mut wire = v1::DesiredBinding {
         binding: Some(v1::BindingRef {
             space: binding.id.space.to_string(),
@@ -128,15 +157,23 @@ fn wire_binding(
         probe_interval_secs,
         ..v1::DesiredBinding::default()
     };
-    let Some(assignment) = told.assignment else { return Ok(Some(wire)) };
+    let Some(assignment) = told.assignment else {
+        return Ok(Some(wire));
+    };
     let stored = tx.connector(&binding.id.connector, assignment.revision)?;
     let name = || format!("{} {}", binding.id.connector, assignment.revision);
-    let stored = stored.ok_or_else(|| Error::NotFound { kind: "connector revision", name: name() })?;
+    let stored = stored.ok_or_else(|| Error::NotFound {
+        kind: "connector revision",
+        name: name(),
+    })?;
     let spec = stored.revision.spec;
     wire.connector_type = spec.connector_type;
     wire.display_name = spec.display_name;
     wire.config_json = spec.config;
-    wire.allowed_hosts = keys.get(&spec.key).map(|key| key.allowed_hosts.clone()).unwrap_or_default();
+    wire.allowed_hosts = keys
+        .get(&spec.key)
+        .map(|key| key.allowed_hosts.clone())
+        .unwrap_or_default();
     wire.key = spec.key.to_string();
     wire.assignment = Some(assignment.into());
     Ok(Some(wire))

@@ -59,10 +59,16 @@ impl App {
             generation: Generation::default(),
         };
         let name = row.name.clone();
-        self.store.write(move |tx| store(tx, &token_hash, &row)).await?;
+        self.store
+            .write(move |tx| store(tx, &token_hash, &row))
+            .await?;
         tracing::info!(deployment.id = %deployment, deployment.name = %name, "agent enrolled");
         self.changed();
-        Ok(Enrolled { deployment, enrolment, issued })
+        Ok(Enrolled {
+            deployment,
+            enrolment,
+            issued,
+        })
     }
 }
 
@@ -83,8 +89,14 @@ impl Request {
 
 fn store(tx: &Tx<'_>, token_hash: &[u8; 32], row: &Deployment) -> Result<(), Error> {
     let now = row.enrolled_at;
-    let refused = |why: &str| Error::Forbidden(format!("the join token is {why}: ask an admin for a new one"));
-    let token = tx.token_of_hash(token_hash)?.ok_or_else(|| refused("unknown"))?;
+    let refused = |why: &str| {
+        Error::Forbidden(format!(
+            "the join token is {why}: ask an admin for a new one"
+        ))
+    };
+    let token = tx
+        .token_of_hash(token_hash)?
+        .ok_or_else(|| refused("unknown"))?;
     let TokenUse::Join { labels, uses_left } = &token.usage else {
         return Err(refused("not a join token"));
     };
@@ -108,11 +120,24 @@ fn store(tx: &Tx<'_>, token_hash: &[u8; 32], row: &Deployment) -> Result<(), Err
         return Err(Error::AlreadyExists(text));
     }
     tx.insert_deployment(row)?;
-    let text = format!("enrolled with join token {} of {}", token.id, token.principal);
-    let event = Event { at: now, actor: KEYFLEET.to_owned(), text };
+    let text = format!(
+        "enrolled with join token {} of {}",
+        token.id, token.principal
+    );
+    let event = Event {
+        at: now,
+        actor: KEYFLEET.to_owned(),
+        text,
+    };
     tx.add_event(EventScope::Deployment(row.id), &event)?;
     refresh_goals(tx, now)?;
     let cause = format!("deployment {} enrolled", row.name);
-    start_rollouts(tx, &std::collections::BTreeSet::new(), &cause, KEYFLEET, now)?;
+    start_rollouts(
+        tx,
+        &std::collections::BTreeSet::new(),
+        &cause,
+        KEYFLEET,
+        now,
+    )?;
     Ok(())
 }

@@ -25,7 +25,10 @@ impl App {
 
     async fn poll_key(&self, key: &Key, last_status: &str) -> Result<(), Error> {
         let name = key.name.clone();
-        let known = self.store.read(move |tx| Ok::<_, Error>(tx.key_versions(&name)?)).await?;
+        let known = self
+            .store
+            .read(move |tx| Ok::<_, Error>(tx.key_versions(&name)?))
+            .await?;
         let newest = known.first().map(|row| row.version.0).unwrap_or_default();
         let (status, found) = match self.newest_version(key, newest).await {
             Ok(found) => ("ok".to_owned(), found),
@@ -60,16 +63,25 @@ impl App {
         known: u64,
     ) -> Result<Option<KeyVersionRow>, String> {
         let vault = self.keyring.vault();
-        let info = vault.current_version(&key.location).await.map_err(|err| err.to_string())?;
+        let info = vault
+            .current_version(&key.location)
+            .await
+            .map_err(|err| err.to_string())?;
         let version = info.current;
         if version.0 <= known {
             return Ok(None);
         }
         if info.state != VersionState::Readable {
-            return Err(format!("version {} at {} is deleted", version.0, key.location));
+            return Err(format!(
+                "version {} at {} is deleted",
+                version.0, key.location
+            ));
         }
-        let value =
-            self.keyring.value(&key.location, version).await.map_err(|err| err.to_string())?;
+        let value = self
+            .keyring
+            .value(&key.location, version)
+            .await
+            .map_err(|err| err.to_string())?;
         Ok(Some(KeyVersionRow {
             version,
             state: KeyState::Pending,
@@ -83,6 +95,10 @@ impl App {
 /// The connectors that hold this Key.
 pub(crate) fn users(tx: &Tx<'_>, key: &KeyName) -> Result<BTreeSet<ConnectorName>, Error> {
     let connectors = tx.connectors()?;
-    let users = connectors.into_iter().filter(|connector| connector.revision.spec.key == *key);
-    Ok(users.map(|connector| connector.revision.connector).collect())
+    let users = connectors
+        .into_iter()
+        .filter(|connector| connector.revision.spec.key == *key);
+    Ok(users
+        .map(|connector| connector.revision.connector)
+        .collect())
 }

@@ -74,7 +74,9 @@ impl Actor {
             return Ok(());
         }
         let (who, has, wants) = (&self.principal, self.role.as_str(), needed.as_str());
-        Err(Error::Forbidden(format!("{who} has the role {has}; this needs {wants}")))
+        Err(Error::Forbidden(format!(
+            "{who} has the role {has}; this needs {wants}"
+        )))
     }
 }
 
@@ -101,7 +103,9 @@ impl App {
             changes: watch::Sender::new(0),
             waiting: Mutex::default(),
         };
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+        }
     }
 
     /// Wakes the planner and everybody who watches.
@@ -127,7 +131,10 @@ impl App {
 
     /// Why the active rollouts wait.
     pub(crate) fn waiting(&self) -> BTreeMap<RolloutId, Vec<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

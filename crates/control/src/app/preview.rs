@@ -34,7 +34,13 @@ impl Change {
             (false, true) => v1::ChangeKind::Unchanged,
             (false, false) => v1::ChangeKind::Update,
         };
-        Self { kind, name: name.to_owned(), change, details, warning: None }
+        Self {
+            kind,
+            name: name.to_owned(),
+            change,
+            details,
+            warning: None,
+        }
     }
 
     /// True where something is stored that was not before.
@@ -45,8 +51,16 @@ impl Change {
     pub(crate) fn key(old: Option<&Key>, new: &Key) -> Self {
         let details = old.map_or_else(Vec::new, |old| {
             differences(&[
-                ("spec.vault", old.location.to_string(), new.location.to_string()),
-                ("spec.allowedHosts", old.allowed_hosts.join(","), new.allowed_hosts.join(",")),
+                (
+                    "spec.vault",
+                    old.location.to_string(),
+                    new.location.to_string(),
+                ),
+                (
+                    "spec.allowedHosts",
+                    old.allowed_hosts.join(","),
+                    new.allowed_hosts.join(","),
+                ),
                 ("spec.scope", old.scope.to_string(), new.scope.to_string()),
             ])
         });
@@ -60,8 +74,16 @@ impl Change {
     ) -> Self {
         let details = old.map_or_else(Vec::new, |old| {
             let mut details = differences(&[
-                ("spec.type", old.connector_type.clone(), new.connector_type.clone()),
-                ("spec.displayName", old.display_name.clone(), new.display_name.clone()),
+                (
+                    "spec.type",
+                    old.connector_type.clone(),
+                    new.connector_type.clone(),
+                ),
+                (
+                    "spec.displayName",
+                    old.display_name.clone(),
+                    new.display_name.clone(),
+                ),
                 ("spec.key", old.key.to_string(), new.key.to_string()),
             ]);
             details.extend(config_differences(&old.config, &new.config));
@@ -72,15 +94,35 @@ impl Change {
 
     pub(crate) fn placement(old: Option<&Placement>, new: &Placement) -> Self {
         fn list<T: ToString>(items: &[T]) -> String {
-            items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            items
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(",")
         }
         let details = old.map_or_else(Vec::new, |old| {
             differences(&[
-                ("spec.selector", old.selector.to_string(), new.selector.to_string()),
-                ("spec.connectors", list(&old.connectors), list(&new.connectors)),
+                (
+                    "spec.selector",
+                    old.selector.to_string(),
+                    new.selector.to_string(),
+                ),
+                (
+                    "spec.connectors",
+                    list(&old.connectors),
+                    list(&new.connectors),
+                ),
                 ("spec.spaces", list(&old.spaces), list(&new.spaces)),
-                ("spec.drift", old.drift_policy.as_str().into(), new.drift_policy.as_str().into()),
-                ("spec.strategyRef", old.strategy.to_string(), new.strategy.to_string()),
+                (
+                    "spec.drift",
+                    old.drift_policy.as_str().into(),
+                    new.drift_policy.as_str().into(),
+                ),
+                (
+                    "spec.strategyRef",
+                    old.strategy.to_string(),
+                    new.strategy.to_string(),
+                ),
             ])
         });
         Self::new("Placement", new.name.as_str(), old.is_none(), details)
@@ -99,7 +141,9 @@ impl Change {
 
 fn differences(fields: &[(&str, String, String)]) -> Vec<String> {
     let changed = fields.iter().filter(|(_, old, new)| old != new);
-    changed.map(|(field, old, new)| format!("{field}: {old} -> {new}")).collect()
+    changed
+        .map(|(field, old, new)| format!("{field}: {old} -> {new}"))
+        .collect()
 }
 
 fn config_differences(old: &str, new: &str) -> Vec<String> {
@@ -112,15 +156,24 @@ fn config_differences(old: &str, new: &str) -> Vec<String> {
         Some(value) => value.to_string(),
     };
     let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    let changed = names
+        .into_iter()
+        .filter(|name| old.get(*name) != new.get(*name));
     changed
-        .map(|name| format!("spec.config.{name}: {} -> {}", show(old.get(name)), show(new.get(name))))
+        .map(|name| {
+            format!(
+                "spec.config.{name}: {} -> {}",
+                show(old.get(name)),
+                show(new.get(name))
+            )
+        })
         .collect()
 }
 
 /// What every binding is told now.
 pub(crate) fn before(tx: &Tx<'_>) -> Result<Before, Error> {
-    let told = |b: keyfleet_store::Binding| (b.id, b.desired.and_then(|desired| desired.assignment));
+    let told =
+        |b: keyfleet_store::Binding| (b.id, b.desired.and_then(|desired| desired.assignment));
     Ok(tx.bindings()?.into_iter().map(told).collect())
 }
 
@@ -131,16 +184,26 @@ pub(crate) fn result(
     before: &Before,
     started: &[RolloutId],
 ) -> Result<v1::PlanResult, Error> {
-    let names: BTreeMap<DeploymentId, String> =
-        tx.deployments()?.into_iter().map(|d| (d.id, d.name.to_string())).collect();
+    let names: BTreeMap<DeploymentId, String> = tx
+        .deployments()?
+        .into_iter()
+        .map(|d| (d.id, d.name.to_string()))
+        .collect();
     let mut result = v1::PlanResult::default();
     let mut by_deployment: BTreeMap<DeploymentId, Vec<v1::BindingChange>> = BTreeMap::new();
-    for rollout in tx.active_rollouts()?.iter().filter(|rollout| started.contains(&rollout.id)) {
+    for rollout in tx
+        .active_rollouts()?
+        .iter()
+        .filter(|rollout| started.contains(&rollout.id))
+    {
         for change in tx.rollout_bindings(rollout.id)? {
             let told = before.get(&change.id).copied().flatten();
             result.probe_calls += u32::from(change.to.is_some()) + u32::from(told.is_some());
             let wire = binding_change(tx, &change, told, &rollout.cause)?;
-            by_deployment.entry(change.id.deployment).or_default().push(wire);
+            by_deployment
+                .entry(change.id.deployment)
+                .or_default()
+                .push(wire);
         }
         result.rollouts.push(planned(tx, rollout)?);
     }
@@ -148,7 +211,10 @@ pub(crate) fn result(
         .into_iter()
         .map(|(id, bindings)| {
             let deployment = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
-            v1::DeploymentChange { deployment, bindings }
+            v1::DeploymentChange {
+                deployment,
+                bindings,
+            }
         })
         .collect();
     for change in changes {
@@ -188,13 +254,18 @@ fn binding_change(
 }
 
 fn cannot_roll_back(tx: &Tx<'_>, change: &RolloutBinding) -> Result<String, Error> {
-    let Some(from) = change.from else { return Ok(String::new()) };
+    let Some(from) = change.from else {
+        return Ok(String::new());
+    };
     let Some(connector) = tx.connector(&change.id.connector, from.revision)? else {
         return Ok(format!("revision {} is not stored any more", from.revision));
     };
     let key = connector.revision.spec.key;
     let versions = tx.key_versions(&key)?;
-    let state = versions.iter().find(|row| row.version == from.key_version).map(|row| row.state);
+    let state = versions
+        .iter()
+        .find(|row| row.version == from.key_version)
+        .map(|row| row.state);
     Ok(match state {
         Some(state) if state.may_be_assigned() => String::new(),
         Some(state) => format!("key {key} {} is {}", from.key_version, state.as_str()),
@@ -203,7 +274,11 @@ fn cannot_roll_back(tx: &Tx<'_>, change: &RolloutBinding) -> Result<String, Erro
 }
 
 fn planned(tx: &Tx<'_>, rollout: &Rollout) -> Result<v1::PlannedRollout, Error> {
-    let waves: Vec<usize> = tx.rollout_targets(rollout.id)?.iter().map(|t| t.wave).collect();
+    let waves: Vec<usize> = tx
+        .rollout_targets(rollout.id)?
+        .iter()
+        .map(|t| t.wave)
+        .collect();
     let waves = wave_shapes(&rollout.strategy, &waves)
         .into_iter()
         .map(|shape| v1::PlannedWave {
@@ -214,5 +289,8 @@ fn planned(tx: &Tx<'_>, rollout: &Rollout) -> Result<v1::PlannedRollout, Error> 
             overshoot_max: shape.overshoot_max,
         })
         .collect();
-    Ok(v1::PlannedRollout { strategy: rollout.strategy.name.to_string(), waves })
+    Ok(v1::PlannedRollout {
+        strategy: rollout.strategy.name.to_string(),
+        waves,
+    })
 }

@@ -46,13 +46,20 @@ impl App {
 
 /// The rollout of this id, or of the one id that begins so.
 pub(crate) fn find(tx: &Tx<'_>, id: &str) -> Result<Rollout, Error> {
-    let mut found = if id.is_empty() { Vec::new() } else { tx.rollouts_with_prefix(id)? };
+    let mut found = if id.is_empty() {
+        Vec::new()
+    } else {
+        tx.rollouts_with_prefix(id)?
+    };
     match (found.pop(), found.pop()) {
         (Some(rollout), None) => Ok(rollout),
-        (Some(_), Some(_)) => {
-            Err(Error::Precondition(format!("several rollouts begin with {id:?}: give more of the id")))
-        }
-        (None, _) => Err(Error::NotFound { kind: "rollout", name: id.to_owned() }),
+        (Some(_), Some(_)) => Err(Error::Precondition(format!(
+            "several rollouts begin with {id:?}: give more of the id"
+        ))),
+        (None, _) => Err(Error::NotFound {
+            kind: "rollout",
+            name: id.to_owned(),
+        }),
     }
 }
 
@@ -108,7 +115,10 @@ fn offer_again(tx: &Tx<'_>, loaded: &mut Loaded, is_rollback: bool) -> Result<()
 }
 
 fn failed(loaded: &Loaded) -> BTreeSet<DeploymentId> {
-    let bindings = loaded.bindings.values().filter(|binding| binding.progress.failure.is_some());
+    let bindings = loaded
+        .bindings
+        .values()
+        .filter(|binding| binding.progress.failure.is_some());
     bindings.map(|binding| binding.id.deployment).collect()
 }
 
@@ -128,21 +138,31 @@ fn start_again(
             tx.withdraw_connector(&change.id.connector, to.revision, None)?;
             let key = key_at(tx, &change.id.connector, to.revision)?;
             let versions = tx.key_versions(&key)?;
-            let abandoned =
-                |v: &&keyfleet_store::KeyVersionRow| v.version == to.key_version && v.state == KeyState::Abandoned;
+            let abandoned = |v: &&keyfleet_store::KeyVersionRow| {
+                v.version == to.key_version && v.state == KeyState::Abandoned
+            };
             if versions.iter().any(|v| abandoned(&v)) {
                 tx.set_key_state(&key, to.key_version, KeyState::Pending)?;
             }
         }
     }
-    for binding in loaded.bindings.values().filter(|binding| binding.held_by == Some(old)) {
-        tx.put_binding(&Binding { held_by: None, ..binding.clone() })?;
+    for binding in loaded
+        .bindings
+        .values()
+        .filter(|binding| binding.held_by == Some(old))
+    {
+        tx.put_binding(&Binding {
+            held_by: None,
+            ..binding.clone()
+        })?;
     }
     refresh_goals(tx, now)?;
     let cause = format!("retry of rollout {old}");
     let started = start_rollouts(tx, &connectors, &cause, principal, now)?;
     started.first().copied().ok_or_else(|| {
-        Error::Precondition("there is nothing left to retry: every binding has what it shall have".to_owned())
+        Error::Precondition(
+            "there is nothing left to retry: every binding has what it shall have".to_owned(),
+        )
     })
 }
 
@@ -164,7 +184,10 @@ fn promote(tx: &Tx<'_>, loaded: &Loaded) -> Result<(), Error> {
     let mut brought: BTreeSet<(KeyName, KeyVersion)> = BTreeSet::new();
     for change in loaded.changes.values().flatten() {
         if let Some(to) = change.to {
-            brought.insert((key_at(tx, &change.id.connector, to.revision)?, to.key_version));
+            brought.insert((
+                key_at(tx, &change.id.connector, to.revision)?,
+                to.key_version,
+            ));
         }
     }
     let bindings = tx.bindings()?;
@@ -199,17 +222,23 @@ fn make_current(tx: &Tx<'_>, key: &KeyName, version: KeyVersion) -> Result<(), E
 /// revision withdrawn, whichever the failures blame.
 fn withdraw(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<(), Error> {
     let refused = |class| class == FailureClass::Auth;
-    let blames_key =
-        loaded.targets.iter().any(|t| t.failure.as_ref().is_some_and(|f| refused(f.class)));
+    let blames_key = loaded
+        .targets
+        .iter()
+        .any(|t| t.failure.as_ref().is_some_and(|f| refused(f.class)));
     let mut revisions: BTreeMap<(ConnectorName, Revision), ()> = BTreeMap::new();
     let mut versions: BTreeSet<(KeyName, KeyVersion)> = BTreeSet::new();
     for change in loaded.changes.values().flatten() {
         let Some(to) = change.to else { continue };
         let has_new_revision = change.from.is_none_or(|from| from.revision != to.revision);
-        let has_new_version = change.from.is_none_or(|from| from.key_version != to.key_version);
+        let has_new_version = change
+            .from
+            .is_none_or(|from| from.key_version != to.key_version);
         let key = key_at(tx, &change.id.connector, to.revision)?;
-        let is_pending =
-            tx.key_versions(&key)?.iter().any(|v| v.version == to.key_version && v.state == KeyState::Pending);
+        let is_pending = tx
+            .key_versions(&key)?
+            .iter()
+            .any(|v| v.version == to.key_version && v.state == KeyState::Pending);
         if has_new_version && is_pending && (blames_key || !has_new_revision) {
             versions.insert((key, to.key_version));
         } else if has_new_revision {
@@ -218,7 +247,12 @@ fn withdraw(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<(), Error> {
     }
     for (connector, revision) in revisions.into_keys() {
         tx.withdraw_connector(&connector, revision, Some(loaded.rollout.id))?;
-        note(tx, loaded, format!("connector {connector} {revision} is withdrawn"), now)?;
+        note(
+            tx,
+            loaded,
+            format!("connector {connector} {revision} is withdrawn"),
+            now,
+        )?;
     }
     for (key, version) in versions {
         tx.set_key_state(&key, version, KeyState::Abandoned)?;
@@ -230,14 +264,25 @@ fn withdraw(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<(), Error> {
 
 /// What an aborted rollout left undone waits for an operator.
 fn hold(tx: &Tx<'_>, loaded: &Loaded) -> Result<(), Error> {
-    for binding in loaded.bindings.values().filter(|binding| !binding.is_told_goal()) {
-        tx.put_binding(&Binding { held_by: Some(loaded.rollout.id), ..binding.clone() })?;
+    for binding in loaded
+        .bindings
+        .values()
+        .filter(|binding| !binding.is_told_goal())
+    {
+        tx.put_binding(&Binding {
+            held_by: Some(loaded.rollout.id),
+            ..binding.clone()
+        })?;
     }
     Ok(())
 }
 
 fn note(tx: &Tx<'_>, loaded: &Loaded, text: String, now: Timestamp) -> Result<(), Error> {
-    let event = Event { at: now, actor: KEYFLEET.to_owned(), text };
+    let event = Event {
+        at: now,
+        actor: KEYFLEET.to_owned(),
+        text,
+    };
     tx.add_event(EventScope::Rollout(loaded.rollout.id), &event)?;
     Ok(())
 }
@@ -245,6 +290,9 @@ fn note(tx: &Tx<'_>, loaded: &Loaded, text: String, now: Timestamp) -> Result<()
 fn key_at(tx: &Tx<'_>, connector: &ConnectorName, revision: Revision) -> Result<KeyName, Error> {
     let stored = tx.connector(connector, revision)?;
     let name = || format!("{connector} {revision}");
-    let stored = stored.ok_or_else(|| Error::NotFound { kind: "connector revision", name: name() })?;
+    let stored = stored.ok_or_else(|| Error::NotFound {
+        kind: "connector revision",
+        name: name(),
+    })?;
     Ok(stored.revision.spec.key)
 }

@@ -9,7 +9,9 @@ use keyfleet_core::goal::{Goal, GoalInput, goals, superseded};
 use keyfleet_core::id::{ConnectorName, DeploymentId, PlacementName, RolloutId, StrategyName};
 use keyfleet_core::key::goal_version;
 use keyfleet_core::placement::Placement;
-use keyfleet_core::rollout::{Event as RunEvent, Phase, Run, Strategy, assign_waves, default_strategy};
+use keyfleet_core::rollout::{
+    Event as RunEvent, Phase, Run, Strategy, assign_waves, default_strategy,
+};
 use keyfleet_store::{
     Binding, Deployment, Event, EventScope, Progress, Rollout, RolloutBinding, RolloutTarget, Tx,
 };
@@ -29,8 +31,11 @@ pub(crate) struct GoalChanges {
 pub(crate) fn refresh_goals(tx: &Tx<'_>, now: Timestamp) -> Result<GoalChanges, Error> {
     let placements = tx.placements()?;
     let deployments = tx.deployments()?;
-    let known: BTreeMap<BindingId, Binding> =
-        tx.bindings()?.into_iter().map(|binding| (binding.id.clone(), binding)).collect();
+    let known: BTreeMap<BindingId, Binding> = tx
+        .bindings()?
+        .into_iter()
+        .map(|binding| (binding.id.clone(), binding))
+        .collect();
     let wanted = wanted(tx, &placements, &deployments, &known)?;
     let mut changes = GoalChanges::default();
     for (id, goal) in &wanted {
@@ -50,7 +55,11 @@ pub(crate) fn refresh_goals(tx: &Tx<'_>, now: Timestamp) -> Result<GoalChanges, 
         if binding.desired.is_none() {
             tx.delete_binding(id)?;
         } else if binding.goal.is_some() {
-            tx.put_binding(&Binding { goal: None, held_by: None, ..binding.clone() })?;
+            tx.put_binding(&Binding {
+                goal: None,
+                held_by: None,
+                ..binding.clone()
+            })?;
             changes.removed.push(id.clone());
         }
     }
@@ -66,7 +75,10 @@ fn wanted(
     let mut input = GoalInput {
         placements,
         fleet: deployments.iter().map(|d| (d.id, &d.labels)).collect(),
-        owners: known.iter().map(|(id, b)| (id.clone(), b.placement.clone())).collect(),
+        owners: known
+            .iter()
+            .map(|(id, b)| (id.clone(), b.placement.clone()))
+            .collect(),
         ..GoalInput::default()
     };
     for connector in tx.connectors()? {
@@ -80,8 +92,11 @@ fn wanted(
         }
     }
     for row in tx.keys()? {
-        let versions: Vec<_> =
-            tx.key_versions(&row.key.name)?.iter().map(|v| (v.version, v.state)).collect();
+        let versions: Vec<_> = tx
+            .key_versions(&row.key.name)?
+            .iter()
+            .map(|v| (v.version, v.state))
+            .collect();
         if let Some(version) = goal_version(&versions) {
             input.key_versions.insert(row.key.name, version);
         }
@@ -102,8 +117,17 @@ fn with_goal(binding: &Binding, goal: &Goal) -> Option<Binding> {
     if binding.goal == new_goal && binding.placement == placement {
         return None;
     }
-    let held_by = if binding.goal == new_goal { binding.held_by } else { None };
-    Some(Binding { goal: new_goal, placement, held_by, ..binding.clone() })
+    let held_by = if binding.goal == new_goal {
+        binding.held_by
+    } else {
+        None
+    };
+    Some(Binding {
+        goal: new_goal,
+        placement,
+        held_by,
+        ..binding.clone()
+    })
 }
 
 fn new_binding(id: &BindingId, goal: &Goal, now: Timestamp) -> Binding {
@@ -113,7 +137,12 @@ fn new_binding(id: &BindingId, goal: &Goal, now: Timestamp) -> Binding {
         goal: goal.assignment,
         held_by: None,
         desired: None,
-        progress: Progress { state: BindingState::Waiting, at: now, failure: None, baseline_ok: None },
+        progress: Progress {
+            state: BindingState::Waiting,
+            at: now,
+            failure: None,
+            baseline_ok: None,
+        },
         running: None,
         last_proven: None,
         proven_at: None,
@@ -135,7 +164,12 @@ pub(crate) fn start_rollouts(
     let mut connectors_of = Vec::new();
     for rollout in &active {
         let bindings = tx.rollout_bindings(rollout.id)?;
-        connectors_of.push(bindings.into_iter().map(|b| b.id.connector).collect::<BTreeSet<_>>());
+        connectors_of.push(
+            bindings
+                .into_iter()
+                .map(|b| b.id.connector)
+                .collect::<BTreeSet<_>>(),
+        );
     }
     let (taken_over, older) = superseded(changed, &connectors_of);
     let busy: BTreeSet<ConnectorName> = connectors_of
@@ -145,14 +179,21 @@ pub(crate) fn start_rollouts(
         .flat_map(|(_, connectors)| connectors.iter().cloned())
         .collect();
     let mut by_strategy: BTreeMap<StrategyName, Vec<Binding>> = BTreeMap::new();
-    let strategies: BTreeMap<PlacementName, StrategyName> =
-        tx.placements()?.into_iter().map(|p| (p.name, p.strategy)).collect();
+    let strategies: BTreeMap<PlacementName, StrategyName> = tx
+        .placements()?
+        .into_iter()
+        .map(|p| (p.name, p.strategy))
+        .collect();
     for binding in tx.bindings()? {
-        let is_in_flight =
-            taken_over.contains(&binding.id.connector) && !older.is_empty() && !binding.is_converged();
+        let is_in_flight = taken_over.contains(&binding.id.connector)
+            && !older.is_empty()
+            && !binding.is_converged();
         let waits = binding.held_by.is_some() || busy.contains(&binding.id.connector);
         if !waits && (!binding.is_told_goal() || is_in_flight) {
-            let strategy = strategies.get(&binding.placement).cloned().map_or_else(default_name, Ok)?;
+            let strategy = strategies
+                .get(&binding.placement)
+                .cloned()
+                .map_or_else(default_name, Ok)?;
             by_strategy.entry(strategy).or_default().push(binding);
         }
     }
@@ -175,7 +216,10 @@ fn default_name() -> Result<StrategyName, Error> {
 
 /// The stored strategy, or the built-in one.
 pub(crate) fn strategy_named(tx: &Tx<'_>, name: &StrategyName) -> Result<Strategy, Error> {
-    let stored = tx.strategies()?.into_iter().find(|strategy| strategy.name == *name);
+    let stored = tx
+        .strategies()?
+        .into_iter()
+        .find(|strategy| strategy.name == *name);
     Ok(stored.unwrap_or_else(|| default_strategy(name.clone())))
 }
 
@@ -212,8 +256,19 @@ fn insert(
         ended_at: None,
     };
     tx.insert_rollout(&rollout, &targets, &changes)?;
-    let text = format!("started: {cause}; {} bindings on {} deployments", changes.len(), targets.len());
-    tx.add_event(EventScope::Rollout(id), &Event { at: now, actor: actor.to_owned(), text })?;
+    let text = format!(
+        "started: {cause}; {} bindings on {} deployments",
+        changes.len(),
+        targets.len()
+    );
+    tx.add_event(
+        EventScope::Rollout(id),
+        &Event {
+            at: now,
+            actor: actor.to_owned(),
+            text,
+        },
+    )?;
     Ok(id)
 }
 
@@ -222,12 +277,17 @@ fn targets(
     strategy: &Strategy,
     bindings: &[Binding],
 ) -> Result<Vec<RolloutTarget>, Error> {
-    let labels: BTreeMap<DeploymentId, Labels> =
-        tx.deployments()?.into_iter().map(|d| (d.id, d.labels)).collect();
+    let labels: BTreeMap<DeploymentId, Labels> = tx
+        .deployments()?
+        .into_iter()
+        .map(|d| (d.id, d.labels))
+        .collect();
     let none = Labels::new();
     let deployments: BTreeSet<DeploymentId> = bindings.iter().map(|b| b.id.deployment).collect();
-    let fleet: Vec<(DeploymentId, &Labels)> =
-        deployments.iter().map(|id| (*id, labels.get(id).unwrap_or(&none))).collect();
+    let fleet: Vec<(DeploymentId, &Labels)> = deployments
+        .iter()
+        .map(|id| (*id, labels.get(id).unwrap_or(&none)))
+        .collect();
     let waves = assign_waves(strategy, &fleet);
     let target = |(deployment, wave): (&DeploymentId, usize)| RolloutTarget {
         deployment: *deployment,
@@ -247,11 +307,23 @@ fn supersede(
     now: Timestamp,
 ) -> Result<(), Error> {
     let phase = rollout.run.phase.next(RunEvent::Superseded)?;
-    let by = by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let by = by
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
     let reason = format!("a newer rollout of the same connectors took over: {by}");
-    let run = Run { phase, hold_reason: reason.clone(), ..rollout.run.clone() };
+    let run = Run {
+        phase,
+        hold_reason: reason.clone(),
+        ..rollout.run.clone()
+    };
     tx.set_run(rollout.id, &run, Some(now))?;
-    let event = Event { at: now, actor: super::KEYFLEET.to_owned(), text: reason };
+    let event = Event {
+        at: now,
+        actor: super::KEYFLEET.to_owned(),
+        text: reason,
+    };
     tx.add_event(EventScope::Rollout(rollout.id), &event)?;
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(crate) struct Reporter {
     pub(crate) deployment: DeploymentId,
     pub(crate) enrolment: EnrolmentId,
     pub(crate) certificate_serial: String,
+    /// When its certificate ends, and the session with it.
+    pub(crate) certificate_not_after: Timestamp,
 }
 
 /// A binding's status, checked.
@@ -77,12 +79,16 @@ impl App {
         deployment: DeploymentId,
         answer: v1::DesiredAnswer,
     ) -> Result<(), Error> {
-        let generation = answer.generation.ok_or_else(|| Invalid::missing("generation"))?;
+        let generation = answer
+            .generation
+            .ok_or_else(|| Invalid::missing("generation"))?;
         let generation = Generation::from(generation);
         let (rejected, now) = (text(&answer.rejected), clock::now());
         let write = move |tx: &Tx<'_>| {
             for mut binding in tx.bindings_of(deployment)? {
-                let is_told = binding.desired.is_some_and(|told| told.generation <= generation);
+                let is_told = binding
+                    .desired
+                    .is_some_and(|told| told.generation <= generation);
                 if !is_told || binding.progress.state != BindingState::Offered {
                     continue;
                 }
@@ -91,7 +97,10 @@ impl App {
                     binding.progress.state = BindingState::Received;
                 } else {
                     binding.progress.state = BindingState::Failed;
-                    let failure = Failure { class: FailureClass::Rejected, text: rejected.clone() };
+                    let failure = Failure {
+                        class: FailureClass::Rejected,
+                        text: rejected.clone(),
+                    };
                     binding.progress.failure = Some(failure);
                 }
                 tx.put_binding(&binding)?;
@@ -106,7 +115,10 @@ impl App {
     /// Gives what was offered to an agent that was away a new beginning: its deadline counts from its return.
     pub(crate) async fn returned(&self, deployment: DeploymentId) -> Result<(), Error> {
         let is_offered = |binding: &Binding| binding.progress.state == BindingState::Offered;
-        let bindings = self.store.read(move |tx| Ok::<_, Error>(tx.bindings_of(deployment)?)).await?;
+        let bindings = self
+            .store
+            .read(move |tx| Ok::<_, Error>(tx.bindings_of(deployment)?))
+            .await?;
         if !bindings.iter().any(is_offered) {
             return Ok(());
         }
@@ -123,13 +135,22 @@ impl App {
 
     /// A 401 at one Kibana, while the key works from here, is the way out that is refused and not the key.
     async fn tell_auth_from_egress(&self, report: &mut Report) {
-        let (Some(failure), Some(attempted)) = (&mut report.failure, report.attempted) else { return };
+        let (Some(failure), Some(attempted)) = (&mut report.failure, report.attempted) else {
+            return;
+        };
         if failure.class != FailureClass::Auth {
             return;
         }
-        if self.key_works_from_here(&report.id.connector, attempted).await == Some(true) {
+        if self
+            .key_works_from_here(&report.id.connector, attempted)
+            .await
+            == Some(true)
+        {
             failure.class = FailureClass::Egress;
-            let text = format!("{}; the same key works from the control service", failure.text);
+            let text = format!(
+                "{}; the same key works from the control service",
+                failure.text
+            );
             failure.text = text;
         }
     }
@@ -140,20 +161,37 @@ impl Report {
         let state = BindingState::try_from(wire.state())?;
         let class = wire.failure_class();
         let failure = if class != v1::FailureClass::Unspecified {
-            Some(Failure { class: class.try_into()?, text: text(&wire.text) })
+            Some(Failure {
+                class: class.try_into()?,
+                text: text(&wire.text),
+            })
+        } else if state == BindingState::Drifted {
+            // Somebody else changed the connector; the text names the fields.
+            Some(Failure {
+                class: FailureClass::Conflict,
+                text: text(&wire.text),
+            })
         } else if state == BindingState::Failed {
             return Err(Invalid::missing("bindings.failure_class"));
         } else {
             None
         };
         let proven_at = timestamp("bindings.proven_at", wire.proven_at)?;
-        let generation =
-            wire.generation.ok_or_else(|| Invalid::missing("bindings.generation"))?.into();
-        let binding = wire.binding.ok_or_else(|| Invalid::missing("bindings.binding"))?;
+        let generation = wire
+            .generation
+            .ok_or_else(|| Invalid::missing("bindings.generation"))?
+            .into();
+        let binding = wire
+            .binding
+            .ok_or_else(|| Invalid::missing("bindings.binding"))?;
         let space: SpaceId = Invalid::parse("bindings.binding.space", &binding.space)?;
         let connector = Invalid::parse("bindings.binding.connector", &binding.connector)?;
         Ok(Self {
-            id: BindingId { deployment, space, connector },
+            id: BindingId {
+                deployment,
+                space,
+                connector,
+            },
             running: wire.running.map(Into::into),
             attempted: wire.attempted.map(Into::into),
             attempt: wire.attempt,
@@ -190,15 +228,21 @@ fn take(tx: &Tx<'_>, from: &Reporter, report: &Report, now: Timestamp) -> Result
     }
     if new.progress.state == BindingState::Proven && report.answers(&binding) {
         prove(tx, from, &mut new, report, now)?;
-    } else if new.progress.state == BindingState::Failed
-        && binding.progress.state != BindingState::Failed
-    {
+    } else if new.progress != binding.progress && voids_evidence(new.progress.state) {
         tx.void_evidence(&new.id)?;
     }
     if new != binding {
         tx.put_binding(&new)?;
     }
     Ok(())
+}
+
+/// A rewrite of the connector, a failed probe and drift each make older proofs worthless.
+fn voids_evidence(state: BindingState) -> bool {
+    matches!(
+        state,
+        BindingState::Applied | BindingState::Failed | BindingState::Drifted
+    )
 }
 
 fn progress(binding: &mut Binding, report: &Report, now: Timestamp) {
@@ -221,7 +265,9 @@ fn prove(
     report: &Report,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let Some(assignment) = report.attempted else { return Ok(()) };
+    let Some(assignment) = report.attempted else {
+        return Ok(());
+    };
     let at = report.proven_at.unwrap_or(now);
     if binding.last_proven == Some(assignment) && binding.proven_at == Some(at) {
         return Ok(());
@@ -276,9 +322,17 @@ pub(crate) fn facts(wire: v1::KibanaFacts) -> Result<Facts, Invalid> {
             .spaces
             .into_iter()
             .take(FACTS_MAX)
-            .map(|space| Space { id: short(&space.id), actions_enabled: space.actions_enabled })
+            .map(|space| Space {
+                id: short(&space.id),
+                actions_enabled: space.actions_enabled,
+            })
             .collect(),
-        problems: wire.problems.iter().take(FACTS_MAX).map(|problem| text(problem)).collect(),
+        problems: wire
+            .problems
+            .iter()
+            .take(FACTS_MAX)
+            .map(|problem| text(problem))
+            .collect(),
         observed_at: observed_at.map_or(0, |at| at.as_microsecond()),
     })
 }
@@ -290,10 +344,17 @@ pub(crate) fn store_facts(
     agent_version: &str,
     facts: &Facts,
 ) -> Result<(), Error> {
-    let Some(known) = tx.deployment(deployment)? else { return Ok(()) };
+    let Some(known) = tx.deployment(deployment)? else {
+        return Ok(());
+    };
     let observed_at = facts.observed_at;
     let same = known.agent_version == agent_version
-        && known.facts.is_some_and(|known| Facts { observed_at, ..known } == *facts);
+        && known.facts.is_some_and(|known| {
+            Facts {
+                observed_at,
+                ..known
+            } == *facts
+        });
     if !same {
         tx.set_facts(deployment, agent_version, facts)?;
     }

@@ -51,11 +51,7 @@ pub(crate) struct Loaded {
 }
 
 /// Takes one rollout as far as it goes now.
-pub(crate) fn step(
-    tx: &Tx<'_>,
-    rollout: Rollout,
-    around: &Surroundings,
-) -> Result<Outcome, Error> {
+pub(crate) fn step(tx: &Tx<'_>, rollout: Rollout, around: &Surroundings) -> Result<Outcome, Error> {
     let mut loaded = load(tx, rollout)?;
     let mut outcome = Outcome::default();
     for _ in 0..PLANS_MAX {
@@ -93,11 +89,22 @@ pub(crate) fn load(tx: &Tx<'_>, rollout: Rollout) -> Result<Loaded, Error> {
     let targets = tx.rollout_targets(rollout.id)?;
     let mut changes: BTreeMap<DeploymentId, Vec<RolloutBinding>> = BTreeMap::new();
     for change in tx.rollout_bindings(rollout.id)? {
-        changes.entry(change.id.deployment).or_default().push(change);
+        changes
+            .entry(change.id.deployment)
+            .or_default()
+            .push(change);
     }
     let bindings = tx.bindings_in(rollout.id)?;
-    let bindings = bindings.into_iter().map(|binding| (binding.id.clone(), binding)).collect();
-    Ok(Loaded { rollout, targets, changes, bindings })
+    let bindings = bindings
+        .into_iter()
+        .map(|binding| (binding.id.clone(), binding))
+        .collect();
+    Ok(Loaded {
+        rollout,
+        targets,
+        changes,
+        bindings,
+    })
 }
 
 impl Loaded {
@@ -115,7 +122,9 @@ impl Loaded {
                 can_roll_back &= self.can_return(tx, change, &mut assignable)?;
             }
             let bindings = || {
-                self.changes_of(target.deployment).iter().filter_map(|c| self.bindings.get(&c.id))
+                self.changes_of(target.deployment)
+                    .iter()
+                    .filter_map(|c| self.bindings.get(&c.id))
             };
             targets.push(Target {
                 deployment: target.deployment,
@@ -141,15 +150,18 @@ impl Loaded {
         change: &RolloutBinding,
         assignable: &mut BTreeMap<(ConnectorName, Assignment), bool>,
     ) -> Result<bool, Error> {
-        let Some(from) = change.from else { return Ok(true) };
+        let Some(from) = change.from else {
+            return Ok(true);
+        };
         let cache_key = (change.id.connector.clone(), from);
         if let Some(known) = assignable.get(&cache_key) {
             return Ok(*known);
         }
         let key = key_of(tx, &change.id.connector, from)?;
         let versions = tx.key_versions(&key)?;
-        let may =
-            versions.iter().any(|v| v.version == from.key_version && v.state.may_be_assigned());
+        let may = versions
+            .iter()
+            .any(|v| v.version == from.key_version && v.state.may_be_assigned());
         assignable.insert(cache_key, may);
         Ok(may)
     }
@@ -202,8 +214,11 @@ impl Loaded {
             // Why it went back matters more than that it has arrived.
             run.hold_reason = format!("{}; {reason}", run.hold_reason);
         } else if is_new {
-            run.hold_reason =
-                if phase == Phase::Progressing { String::new() } else { reason.to_owned() };
+            run.hold_reason = if phase == Phase::Progressing {
+                String::new()
+            } else {
+                reason.to_owned()
+            };
         }
         let ended_at = phase.is_terminal().then_some(now);
         tx.set_run(self.rollout.id, run, ended_at)?;
@@ -212,7 +227,11 @@ impl Loaded {
             (false, true) => format!("{phase}: {reason}"),
             (false, false) => reason.to_owned(),
         };
-        let entry = Event { at: now, actor: actor.to_owned(), text };
+        let entry = Event {
+            at: now,
+            actor: actor.to_owned(),
+            text,
+        };
         tx.add_event(EventScope::Rollout(self.rollout.id), &entry)?;
         if phase.is_terminal() {
             finish(tx, self, now)?;
@@ -227,13 +246,24 @@ impl Loaded {
         deadline: Deadline,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let text = format!("the {} deadline passed without an answer", deadline.as_str());
-        let ids: Vec<BindingId> =
-            self.changes_of(deployment).iter().map(|change| change.id.clone()).collect();
+        let text = format!(
+            "the {} deadline passed without an answer",
+            deadline.as_str()
+        );
+        let ids: Vec<BindingId> = self
+            .changes_of(deployment)
+            .iter()
+            .map(|change| change.id.clone())
+            .collect();
         for id in ids {
-            let Some(binding) = self.bindings.get_mut(&id) else { continue };
+            let Some(binding) = self.bindings.get_mut(&id) else {
+                continue;
+            };
             if binding.progress.state != BindingState::Proven {
-                let failure = Failure { class: FailureClass::Timeout, text: text.clone() };
+                let failure = Failure {
+                    class: FailureClass::Timeout,
+                    text: text.clone(),
+                };
                 binding.progress.state = BindingState::Failed;
                 binding.progress.at = now;
                 binding.progress.failure = Some(failure);
@@ -266,18 +296,29 @@ impl Loaded {
                 let key = key_of(tx, &change.id.connector, assignment)?;
                 tx.open_holding(&change.id, &key, assignment.key_version, around.now)?;
             }
-            let Some(binding) = self.bindings.get_mut(&change.id) else { continue };
+            let Some(binding) = self.bindings.get_mut(&change.id) else {
+                continue;
+            };
             let attempt = match binding.desired {
                 Some(told) if told.assignment == assignment => told.attempt + 1,
                 _ => 1,
             };
-            binding.desired = Some(Desired { assignment, attempt, generation });
+            binding.desired = Some(Desired {
+                assignment,
+                attempt,
+                generation,
+            });
             let baseline_ok = match direction {
                 Direction::Forward => None,
                 Direction::Back => binding.progress.baseline_ok,
             };
             let state = BindingState::Offered;
-            binding.progress = Progress { state, at: around.now, failure: None, baseline_ok };
+            binding.progress = Progress {
+                state,
+                at: around.now,
+                failure: None,
+                baseline_ok,
+            };
             tx.put_binding(binding)?;
         }
         if let Some(target) = self.targets.iter_mut().find(|t| t.deployment == deployment) {
@@ -308,7 +349,10 @@ fn key_of(
 ) -> Result<KeyName, Error> {
     let stored = tx.connector(connector, assignment.revision)?;
     let name = || format!("{connector} {}", assignment.revision);
-    let stored = stored.ok_or_else(|| Error::NotFound { kind: "connector revision", name: name() })?;
+    let stored = stored.ok_or_else(|| Error::NotFound {
+        kind: "connector revision",
+        name: name(),
+    })?;
     Ok(stored.revision.spec.key)
 }
 
@@ -316,11 +360,24 @@ fn key_of(
 fn step_of<'a>(target: &RolloutTarget, bindings: impl Iterator<Item = &'a Progress>) -> Step {
     let bindings: Vec<&Progress> = bindings.collect();
     let is_failed = |state| matches!(state, BindingState::Failed | BindingState::Drifted);
-    let failed = bindings.iter().find(|progress| is_failed(progress.state)).map(|progress| {
-        (progress.at, progress.failure.as_ref().map_or(FailureClass::Agent, |f| f.class))
-    });
+    let failed = bindings
+        .iter()
+        .find(|progress| is_failed(progress.state))
+        .map(|progress| {
+            (
+                progress.at,
+                progress
+                    .failure
+                    .as_ref()
+                    .map_or(FailureClass::Agent, |f| f.class),
+            )
+        });
     let latest = |fallback: Timestamp| bindings.iter().map(|p| p.at).max().unwrap_or(fallback);
-    let least = bindings.iter().map(|progress| progress.state).min().unwrap_or(BindingState::Proven);
+    let least = bindings
+        .iter()
+        .map(|progress| progress.state)
+        .min()
+        .unwrap_or(BindingState::Proven);
     match (target.offered_at, target.rollback_at) {
         (_, Some(at)) => match failed {
             Some((at, class)) => Step::RollbackFailed(at, class),
@@ -343,7 +400,10 @@ fn step_of<'a>(target: &RolloutTarget, bindings: impl Iterator<Item = &'a Progre
 fn was_broken<'a>(bindings: impl Iterator<Item = &'a Progress>) -> bool {
     let is_red = |progress: &&Progress| progress.baseline_ok == Some(false);
     let bindings: Vec<&Progress> = bindings.collect();
-    let mut failed = bindings.iter().filter(|progress| progress.failure.is_some()).peekable();
+    let mut failed = bindings
+        .iter()
+        .filter(|progress| progress.failure.is_some())
+        .peekable();
     if failed.peek().is_none() {
         return bindings.iter().any(is_red);
     }
@@ -352,7 +412,12 @@ fn was_broken<'a>(bindings: impl Iterator<Item = &'a Progress>) -> bool {
 
 /// Since when the slowest bindings are in the state `least`: the deadline of a step counts from the last of them.
 fn at_least(bindings: &[&Progress], least: BindingState, fallback: Timestamp) -> Timestamp {
-    bindings.iter().filter(|p| p.state == least).map(|p| p.at).max().unwrap_or(fallback)
+    bindings
+        .iter()
+        .filter(|p| p.state == least)
+        .map(|p| p.at)
+        .max()
+        .unwrap_or(fallback)
 }
 
 /// Steps every active rollout; leftovers that waited for one that ended are started.

@@ -45,7 +45,11 @@ impl App {
         let (token, value) = make(new, &actor.principal, self.authority.pin(), clock::now())?;
         let (stored, hash) = (token.clone(), hash(value.expose_secret()));
         let text = format!("token {} made for {}", token.id, token.principal);
-        let event = Event { at: token.created_at, actor: actor.principal.clone(), text };
+        let event = Event {
+            at: token.created_at,
+            actor: actor.principal.clone(),
+            text,
+        };
         let write = move |tx: &Tx<'_>| {
             tx.insert_token(&stored, &hash)?;
             tx.add_event(EventScope::Service, &event)?;
@@ -64,11 +68,17 @@ impl App {
     /// Takes a token back.
     pub(crate) async fn revoke_token(&self, actor: &Actor, id: TokenId) -> Result<(), Error> {
         actor.must_be(Role::Admin)?;
-        let event =
-            Event { at: clock::now(), actor: actor.principal.clone(), text: format!("token {id} revoked") };
+        let event = Event {
+            at: clock::now(),
+            actor: actor.principal.clone(),
+            text: format!("token {id} revoked"),
+        };
         let write = move |tx: &Tx<'_>| {
             if !tx.revoke_token(id)? {
-                return Err(Error::NotFound { kind: "token", name: id.to_string() });
+                return Err(Error::NotFound {
+                    kind: "token",
+                    name: id.to_string(),
+                });
             }
             tx.add_event(EventScope::Service, &event)?;
             Ok(())
@@ -79,12 +89,21 @@ impl App {
     /// Who calls with this operator token.
     pub(crate) async fn authenticate(&self, value: &str) -> Result<Actor, Error> {
         let (hash, now) = (hash(value), clock::now());
-        let found = self.store.read(move |tx| Ok::<_, Error>(tx.token_of_hash(&hash)?)).await?;
-        let refused =
-            || Error::Unauthenticated("the operator token is unknown, revoked or has ended".to_owned());
-        let token = found.filter(|token| is_good(token, now)).ok_or_else(refused)?;
+        let found = self
+            .store
+            .read(move |tx| Ok::<_, Error>(tx.token_of_hash(&hash)?))
+            .await?;
+        let refused = || {
+            Error::Unauthenticated("the operator token is unknown, revoked or has ended".to_owned())
+        };
+        let token = found
+            .filter(|token| is_good(token, now))
+            .ok_or_else(refused)?;
         match token.usage {
-            TokenUse::Operator { role } => Ok(Actor { principal: token.principal, role }),
+            TokenUse::Operator { role } => Ok(Actor {
+                principal: token.principal,
+                role,
+            }),
             TokenUse::Join { .. } => Err(refused()),
         }
     }
@@ -112,8 +131,14 @@ pub(crate) fn make(
         .map_err(|_| Error::Unavailable("the system gives no random bytes".to_owned()))?;
     let random = Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
     let (value, ttl) = match &new.usage {
-        TokenUse::Join { .. } => (format!("{JOIN_PREFIX}{}.{ca_pin}", random.as_str()), JOIN_TTL),
-        TokenUse::Operator { .. } => (format!("{OPERATOR_PREFIX}{}", random.as_str()), OPERATOR_TTL),
+        TokenUse::Join { .. } => (
+            format!("{JOIN_PREFIX}{}.{ca_pin}", random.as_str()),
+            JOIN_TTL,
+        ),
+        TokenUse::Operator { .. } => (
+            format!("{OPERATOR_PREFIX}{}", random.as_str()),
+            OPERATOR_TTL,
+        ),
     };
     let ttl = new.ttl.unwrap_or(ttl);
     let token = Token {
@@ -130,6 +155,13 @@ pub(crate) fn make(
 
 /// A join token for these labels.
 pub(crate) fn join(labels: Labels, uses: u32, principal: &str, ttl: Option<Duration>) -> NewToken {
-    let usage = TokenUse::Join { labels, uses_left: uses.max(1) };
-    NewToken { usage, principal: principal.to_owned(), ttl }
+    let usage = TokenUse::Join {
+        labels,
+        uses_left: uses.max(1),
+    };
+    NewToken {
+        usage,
+        principal: principal.to_owned(),
+        ttl,
+    }
 }

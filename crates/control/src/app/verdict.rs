@@ -37,13 +37,18 @@ struct Question {
 impl Verdicts {
     /// `None` = never ask.
     pub(crate) fn new(deadline: Option<Duration>) -> Self {
-        Self { deadline, known: Mutex::default() }
+        Self {
+            deadline,
+            known: Mutex::default(),
+        }
     }
 
     fn fresh(&self, question: &Question) -> Option<bool> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known.get(&(question.key.clone(), question.version, question.url.clone()));
-        found.filter(|(at, _)| at.elapsed() < FRESH).map(|(_, works)| *works)
+        found
+            .filter(|(at, _)| at.elapsed() < FRESH)
+            .map(|(_, works)| *works)
     }
 
     fn keep(&self, question: &Question, works: bool) {
@@ -66,7 +71,10 @@ impl App {
         if let Some(works) = self.verdicts.fresh(&question) {
             return Some(works);
         }
-        let key = self.key_for_agent(&question.key, question.version).await.ok()?;
+        let key = self
+            .key_for_agent(&question.key, question.version)
+            .await
+            .ok()?;
         let mut settings = keyfleet_openai::Settings::new(base_url(&question.url)?);
         settings.timeout = deadline;
         let client = keyfleet_openai::Client::new(&settings).ok()?;
@@ -85,11 +93,19 @@ impl App {
         assignment: Assignment,
     ) -> Result<Option<Question>, Error> {
         let (name, revision) = (connector.clone(), assignment.revision);
-        let stored =
-            self.store.read(move |tx| Ok::<_, Error>(tx.connector(&name, revision)?)).await?;
-        let Some(spec) = stored.map(|stored| stored.revision.spec) else { return Ok(None) };
-        let Some(driver) = driver(&spec.connector_type) else { return Ok(None) };
-        let Some(url) = driver.destination(&spec.config) else { return Ok(None) };
+        let stored = self
+            .store
+            .read(move |tx| Ok::<_, Error>(tx.connector(&name, revision)?))
+            .await?;
+        let Some(spec) = stored.map(|stored| stored.revision.spec) else {
+            return Ok(None);
+        };
+        let Some(driver) = driver(&spec.connector_type) else {
+            return Ok(None);
+        };
+        let Some(url) = driver.destination(&spec.config) else {
+            return Ok(None);
+        };
         Ok(Some(Question {
             key: spec.key,
             version: assignment.key_version,
@@ -104,8 +120,10 @@ fn says_of_key(class: FailureClass) -> Option<bool> {
     if class == FailureClass::Auth {
         return Some(false);
     }
-    let was_read =
-        matches!(class, FailureClass::Model | FailureClass::Quota | FailureClass::RateLimit);
+    let was_read = matches!(
+        class,
+        FailureClass::Model | FailureClass::Quota | FailureClass::RateLimit
+    );
     was_read.then_some(true)
 }
 
@@ -113,7 +131,11 @@ fn says_of_key(class: FailureClass) -> Option<bool> {
 fn base_url(url: &Url) -> Option<Url> {
     let mut base = url.clone();
     base.set_query(None);
-    base.set_path(url.path().trim_end_matches('/').strip_suffix("/chat/completions")?);
+    base.set_path(
+        url.path()
+            .trim_end_matches('/')
+            .strip_suffix("/chat/completions")?,
+    );
     Some(base)
 }
 

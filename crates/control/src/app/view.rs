@@ -20,13 +20,18 @@ use crate::error::Error;
 #[derive(Clone)]
 pub(crate) struct Scene {
     online: BTreeSet<DeploymentId>,
+    left: BTreeMap<DeploymentId, Timestamp>,
     waiting: BTreeMap<RolloutId, Vec<Waiting>>,
 }
 
 impl App {
     /// What is known of the moment outside the database.
     pub(crate) fn scene(&self) -> Scene {
-        Scene { online: self.sessions.online(), waiting: self.waiting() }
+        Scene {
+            online: self.sessions.online(),
+            left: self.sessions.left(),
+            waiting: self.waiting(),
+        }
     }
 
     /// Reads with the scene at hand.
@@ -39,8 +44,10 @@ impl App {
     }
 }
 
-pub(crate) use fleet::{binding_views, connector, connectors, deployment, deployments, placements, strategies};
 pub(crate) use fleet::status;
+pub(crate) use fleet::{
+    binding_views, connector, connectors, deployment, deployments, placements, strategies,
+};
 pub(crate) use keys::{key, keys};
 pub(crate) use rollouts::{rollout, rollout_detail, rollouts};
 
@@ -56,14 +63,21 @@ fn count_states(states: impl IntoIterator<Item = BindingState>) -> Vec<v1::State
     }
     counts
         .into_iter()
-        .map(|(state, count)| v1::StateCount { state: v1::BindingState::from(state).into(), count })
+        .map(|(state, count)| v1::StateCount {
+            state: v1::BindingState::from(state).into(),
+            count,
+        })
         .collect()
 }
 
 fn events(events: Vec<Event>) -> Vec<v1::Event> {
     events
         .into_iter()
-        .map(|event| v1::Event { at: wire_time(event.at), actor: event.actor, text: event.text })
+        .map(|event| v1::Event {
+            at: wire_time(event.at),
+            actor: event.actor,
+            text: event.text,
+        })
         .collect()
 }
 
@@ -94,13 +108,18 @@ impl Reasons {
             }
             for waiting in scene.waiting.get(&id).into_iter().flatten() {
                 if let Some(deployment) = waiting.deployment {
-                    reasons.sentences.insert((id, deployment), waiting.on.to_string());
+                    reasons
+                        .sentences
+                        .insert((id, deployment), waiting.on.to_string());
                 }
             }
         }
         for connector in tx.connectors()? {
             let revision = connector.revision;
-            reasons.key_of.entry(revision.connector).or_insert(revision.spec.key);
+            reasons
+                .key_of
+                .entry(revision.connector)
+                .or_insert(revision.spec.key);
         }
         for row in tx.keys()? {
             reasons.vault.insert(row.key.name, row.vault_status);
@@ -117,7 +136,11 @@ impl Reasons {
             let sentence = self.sentences.get(&(*id, binding.id.deployment)).cloned();
             return sentence.unwrap_or_else(|| format!("rollout {} is about to act", short(*id)));
         }
-        let offline = if self.online.contains(&binding.id.deployment) { "" } else { "; its agent is not connected" };
+        let offline = if self.online.contains(&binding.id.deployment) {
+            ""
+        } else {
+            "; its agent is not connected"
+        };
         if binding.goal.is_none() && binding.desired.is_none() {
             return self.nothing_to_spread(binding);
         }
@@ -129,13 +152,19 @@ impl Reasons {
         }
         if !binding.is_told_goal() {
             return match self.busy.get(&binding.id.connector) {
-                Some(id) => format!("begins when rollout {} of the same connector has ended{offline}", short(*id)),
+                Some(id) => format!(
+                    "begins when rollout {} of the same connector has ended{offline}",
+                    short(*id)
+                ),
                 None => format!("a rollout is about to start{offline}"),
             };
         }
         match &binding.progress.failure {
             Some(failure) => format!("{}: {}{offline}", failure.class, failure.text),
-            None => format!("{}: no live call has proven it yet{offline}", binding.progress.state),
+            None => format!(
+                "{}: no live call has proven it yet{offline}",
+                binding.progress.state
+            ),
         }
     }
 

@@ -53,7 +53,10 @@ impl AgentService for AgentApi {
         let task = session::run(self.app.clone(), reporter, request.into_inner(), outbox);
         // The stream owns its task: when the transport drops the one, the other is aborted.
         let task = tokio_util::task::AbortOnDropHandle::new(session::spawn(task));
-        let stream = session::Owned { messages: ReceiverStream::new(messages), _task: task };
+        let stream = session::Owned {
+            messages: ReceiverStream::new(messages),
+            _task: task,
+        };
         Ok(Response::new(Box::pin(stream)))
     }
 }
@@ -69,16 +72,23 @@ impl AgentApi {
     /// The deployment of this identity, if it is the one that is enrolled now.
     async fn known(&self, identity: &Identity) -> Result<Reporter, Error> {
         let id = identity.deployment;
-        let row = self.app.store.read(move |tx| Ok::<_, Error>(tx.deployment(id)?)).await?;
+        let row = self
+            .app
+            .store
+            .read(move |tx| Ok::<_, Error>(tx.deployment(id)?))
+            .await?;
         let is_enrolled = row.is_some_and(|row| row.enrolment == identity.enrolment);
         if !is_enrolled {
-            let text = format!("deployment {id} is not enrolled with this certificate: enrol the agent again");
+            let text = format!(
+                "deployment {id} is not enrolled with this certificate: enrol the agent again"
+            );
             return Err(Error::Unauthenticated(text));
         }
         Ok(Reporter {
             deployment: id,
             enrolment: identity.enrolment,
             certificate_serial: identity.serial.clone(),
+            certificate_not_after: identity.not_after,
         })
     }
 }

@@ -36,7 +36,10 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl OperatorApi {
     async fn actor<T>(&self, request: &Request<T>) -> Result<Actor, Error> {
-        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let header = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer "));
         let missing = || Error::Unauthenticated("there is no bearer token".to_owned());
         self.app.authenticate(token.ok_or_else(missing)?).await
@@ -53,7 +56,11 @@ impl OperatorApi {
     {
         self.actor(&request).await?.must_be(Role::Viewer)?;
         let question = request.into_inner();
-        Ok(Response::new(self.app.view(move |tx, scene| work(question, tx, scene)).await?))
+        Ok(Response::new(
+            self.app
+                .view(move |tx, scene| work(question, tx, scene))
+                .await?,
+        ))
     }
 }
 
@@ -61,8 +68,13 @@ impl OperatorApi {
 impl OperatorService for OperatorApi {
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
         let actor = self.actor(&request).await?;
-        let applied = self.app.apply(&actor, &request.into_inner().files, Intent::Plan).await?;
-        Ok(Response::new(v1::PlanResponse { result: Some(applied.result) }))
+        let applied = self
+            .app
+            .apply(&actor, &request.into_inner().files, Intent::Plan)
+            .await?;
+        Ok(Response::new(v1::PlanResponse {
+            result: Some(applied.result),
+        }))
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ApplyResponse> {
@@ -76,8 +88,12 @@ impl OperatorService for OperatorApi {
         }))
     }
 
-    async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
-        self.look(request, |_, tx, scene| view::status(tx, scene)).await
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Answer<v1::GetStatusResponse> {
+        self.look(request, |_, tx, scene| view::status(tx, scene))
+            .await
     }
 
     async fn list_deployments(
@@ -96,7 +112,10 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::GetDeploymentRequest>,
     ) -> Answer<v1::GetDeploymentResponse> {
-        self.look(request, |question, tx, scene| view::deployment(tx, scene, &question.name)).await
+        self.look(request, |question, tx, scene| {
+            view::deployment(tx, scene, &question.name)
+        })
+        .await
     }
 
     async fn list_connectors(
@@ -104,7 +123,9 @@ impl OperatorService for OperatorApi {
         request: Request<v1::ListConnectorsRequest>,
     ) -> Answer<v1::ListConnectorsResponse> {
         self.look(request, |_, tx, _| {
-            Ok(v1::ListConnectorsResponse { connectors: view::connectors(tx)? })
+            Ok(v1::ListConnectorsResponse {
+                connectors: view::connectors(tx)?,
+            })
         })
         .await
     }
@@ -113,7 +134,10 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::GetConnectorRequest>,
     ) -> Answer<v1::GetConnectorResponse> {
-        self.look(request, |question, tx, scene| view::connector(tx, scene, &question.name)).await
+        self.look(request, |question, tx, scene| {
+            view::connector(tx, scene, &question.name)
+        })
+        .await
     }
 
     async fn list_placements(
@@ -121,7 +145,9 @@ impl OperatorService for OperatorApi {
         request: Request<v1::ListPlacementsRequest>,
     ) -> Answer<v1::ListPlacementsResponse> {
         self.look(request, |_, tx, _| {
-            Ok(v1::ListPlacementsResponse { placements: view::placements(tx)? })
+            Ok(v1::ListPlacementsResponse {
+                placements: view::placements(tx)?,
+            })
         })
         .await
     }
@@ -131,17 +157,28 @@ impl OperatorService for OperatorApi {
         request: Request<v1::ListStrategiesRequest>,
     ) -> Answer<v1::ListStrategiesResponse> {
         self.look(request, |_, tx, _| {
-            Ok(v1::ListStrategiesResponse { strategies: view::strategies(tx)? })
+            Ok(v1::ListStrategiesResponse {
+                strategies: view::strategies(tx)?,
+            })
         })
         .await
     }
 
-    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Answer<v1::ListKeysResponse> {
-        self.look(request, |_, tx, _| Ok(v1::ListKeysResponse { keys: view::keys(tx)? })).await
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Answer<v1::ListKeysResponse> {
+        self.look(request, |_, tx, _| {
+            Ok(v1::ListKeysResponse {
+                keys: view::keys(tx)?,
+            })
+        })
+        .await
     }
 
     async fn get_key(&self, request: Request<v1::GetKeyRequest>) -> Answer<v1::GetKeyResponse> {
-        self.look(request, |question, tx, _| view::key(tx, &question.name)).await
+        self.look(request, |question, tx, _| view::key(tx, &question.name))
+            .await
     }
 
     async fn list_bindings(
@@ -188,7 +225,10 @@ impl OperatorService for OperatorApi {
         let (sender, receiver) = mpsc::channel(WATCH_MAX);
         let task = watch(self.app.clone(), request.into_inner().id, sender);
         let task = tokio_util::task::AbortOnDropHandle::new(super::session::spawn(task));
-        let stream = Watched { snapshots: ReceiverStream::new(receiver), _task: task };
+        let stream = Watched {
+            snapshots: ReceiverStream::new(receiver),
+            _task: task,
+        };
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -199,9 +239,14 @@ impl OperatorService for OperatorApi {
         let actor = self.actor(&request).await?;
         let request = request.into_inner();
         let verb = Verb::try_from(request.verb()).map_err(Error::from)?;
-        let id = self.app.change_rollout(&actor, &request.id, verb, &request.reason).await?;
+        let id = self
+            .app
+            .change_rollout(&actor, &request.id, verb, &request.reason)
+            .await?;
         let rollout = snapshot(&self.app, id.to_string()).await?;
-        Ok(Response::new(v1::ChangeRolloutResponse { rollout: Some(rollout) }))
+        Ok(Response::new(v1::ChangeRolloutResponse {
+            rollout: Some(rollout),
+        }))
     }
 
     async fn create_token(
@@ -212,12 +257,24 @@ impl OperatorService for OperatorApi {
         let new = new_token(request.into_inner(), &actor).map_err(Error::from)?;
         let (token, value) = self.app.create_token(&actor, new).await?;
         let value = value.expose_secret().to_owned();
-        Ok(Response::new(v1::CreateTokenResponse { token: Some(wire_token(token)), value }))
+        Ok(Response::new(v1::CreateTokenResponse {
+            token: Some(wire_token(token)),
+            value,
+        }))
     }
 
-    async fn list_tokens(&self, request: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensResponse> {
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Answer<v1::ListTokensResponse> {
         let actor = self.actor(&request).await?;
-        let tokens = self.app.tokens(&actor).await?.into_iter().map(wire_token).collect();
+        let tokens = self
+            .app
+            .tokens(&actor)
+            .await?
+            .into_iter()
+            .map(wire_token)
+            .collect();
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }
 
@@ -237,15 +294,27 @@ fn new_token(wire: v1::CreateTokenRequest, actor: &Actor) -> Result<NewToken, In
     match wire.kind() {
         v1::TokenKind::Join => {
             let labels = labels("labels", wire.labels)?;
-            Ok(crate::app::tokens::join(labels, wire.uses, &actor.principal, ttl))
+            Ok(crate::app::tokens::join(
+                labels,
+                wire.uses,
+                &actor.principal,
+                ttl,
+            ))
         }
         v1::TokenKind::Operator => {
             let role = Role::try_from(wire.role())?;
             let principal = wire.principal.trim().to_owned();
             if principal.is_empty() {
-                return Err(Invalid::new("principal", "is empty: name who will act with this token"));
+                return Err(Invalid::new(
+                    "principal",
+                    "is empty: name who will act with this token",
+                ));
             }
-            Ok(NewToken { usage: TokenUse::Operator { role }, principal, ttl })
+            Ok(NewToken {
+                usage: TokenUse::Operator { role },
+                principal,
+                ttl,
+            })
         }
         v1::TokenKind::Unspecified => Err(Invalid::missing("kind")),
     }
@@ -276,7 +345,8 @@ fn wire_token(token: Token) -> v1::Token {
 }
 
 async fn snapshot(app: &App, id: String) -> Result<v1::Rollout, Error> {
-    app.view(move |tx, scene| view::rollout(tx, scene, find(tx, &id)?)).await
+    app.view(move |tx, scene| view::rollout(tx, scene, find(tx, &id)?))
+        .await
 }
 
 /// The stream to a watcher, with the task that feeds it.
@@ -315,7 +385,9 @@ async fn watch(
         };
         let is_over = rollout.ended_at.is_some();
         if last.as_ref() != Some(&rollout) {
-            let message = v1::WatchRolloutResponse { rollout: Some(rollout.clone()) };
+            let message = v1::WatchRolloutResponse {
+                rollout: Some(rollout.clone()),
+            };
             if sender.send(Ok(message)).await.is_err() || is_over {
                 return;
             }

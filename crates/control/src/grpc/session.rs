@@ -55,7 +55,10 @@ impl Stream for Owned {
 }
 
 /// Starts a session's task; its owner is the stream that it feeds.
-#[expect(clippy::disallowed_methods, reason = "the handle goes into the stream, which aborts it when dropped")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the handle goes into the stream, which aborts it when dropped"
+)]
 pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task)
 }
@@ -69,14 +72,10 @@ pub(super) async fn run(
 ) {
     let id = reporter.deployment;
     let ended = match Session::open(app.clone(), reporter, &mut inbox, outbox.clone()).await {
-        Ok(session) => session.serve(inbox).await,
+        Ok(Some(session)) => session.serve(inbox).await,
+        Ok(None) => return,
         Err(err) => Err(err),
     };
-    let now = clock::now();
-    let noted = app.store.write(move |tx: &Tx<'_>| Ok::<_, Error>(tx.set_last_seen(id, now)?)).await;
-    if let Err(err) = noted {
-        tracing::warn!(deployment.id = %id, error = %err, "the end of a session was not stored");
-    }
     app.changed();
     if let Err(err) = ended {
         tracing::warn!(deployment.id = %id, error = %err, "session ended");
@@ -99,6 +98,8 @@ struct Session {
     told: Option<(Generation, bytes::Bytes)>,
     rejected: Option<(Generation, bytes::Bytes)>,
     held: BTreeSet<(KeyName, KeyVersion)>,
+    /// Keys that the agent asked for and that could not be sent yet.
+    asked: BTreeSet<(KeyName, KeyVersion)>,
     waits_for_keys: bool,
 }
 
@@ -108,17 +109,37 @@ impl Session {
         reporter: Reporter,
         inbox: &mut Streaming<v1::AgentMessage>,
         outbox: Outbox,
-    ) -> Result<Self, Error> {
+    ) -> Result<Option<Self>, Error> {
         let first = tokio::time::timeout(HELLO_DEADLINE, inbox.message()).await;
-        let hello = match first.ok().and_then(Result::ok).flatten().and_then(|first| first.message) {
+        let hello = match first
+            .ok()
+            .and_then(Result::ok)
+            .flatten()
+            .and_then(|first| first.message)
+        {
             Some(FromAgent::Hello(hello)) => hello,
             _ => return Err(Invalid::new("message", "must be Hello first, within 10 s").into()),
         };
+        if let Some(wait) = app.sessions.admit() {
+            let reason = "many agents are coming back at once".to_owned();
+            let go_away = v1::GoAway {
+                reconnect_after_secs: duration_secs(wait),
+                reason,
+            };
+            let message = v1::ControlMessage {
+                message: Some(ToAgent::GoAway(go_away)),
+            };
+            let _ = outbox.send(Ok(message)).await;
+            return Ok(None);
+        }
         let desired = app.desired(reporter.deployment).await?;
         let nonce = <[u8; 32]>::try_from(hello.nonce.as_ref())
             .map_err(|_| Invalid::new("hello.nonce", "must be 32 bytes"))?;
-        let info =
-            SessionInfo { deployment: reporter.deployment, enrolment: reporter.enrolment, nonce };
+        let info = SessionInfo {
+            deployment: reporter.deployment,
+            enrolment: reporter.enrolment,
+            nonce,
+        };
         let (sealer, encapsulated) = Sealer::new(&desired.deployment.sealing_key, &info)
             .map_err(|err| Error::internal(&err))?;
         note_hello(&app, &reporter, &hello).await?;
@@ -126,11 +147,14 @@ impl Session {
         let seat = app.sessions.enter(reporter.deployment, &app.shutdown);
         let mut session = Self {
             agent_version: hello.agent_version.clone(),
-            told: hello.generation.map(|generation| (generation.into(), hello.digest.clone())),
+            told: hello
+                .generation
+                .map(|generation| (generation.into(), hello.digest.clone())),
             rejected: hello
                 .last_rejected
                 .and_then(|last| Some((last.generation?.into(), last.digest))),
             held: held(&hello.keys_held)?,
+            asked: BTreeSet::new(),
             waits_for_keys: false,
             app,
             reporter,
@@ -138,23 +162,30 @@ impl Session {
             outbox,
             sealer,
         };
+        let has_ours = session.told.as_ref() == Some(&mark(&desired.document));
         let agents = &session.app.config.agents;
         let welcome = v1::Welcome {
             heartbeat_interval_secs: duration_secs(agents.heartbeat),
             probes_per_minute: agents.probes_per_minute,
             encapsulated_key: encapsulated.into(),
-            report_full_state: true,
+            // Whoever has what we have told has also been heard; unanswered reports come again by themselves.
+            report_full_state: !has_ours,
             andon: false,
         };
         session.send(ToAgent::Welcome(welcome)).await?;
         session.tell(desired).await?;
         session.app.changed();
-        Ok(session)
+        Ok(Some(session))
     }
 
     async fn serve(mut self, mut inbox: Streaming<v1::AgentMessage>) -> Result<(), Error> {
         let silence_max = self.app.config.agents.heartbeat * HEARTBEATS_MISSED_MAX;
         let mut heard_at = tokio::time::Instant::now();
+        let certificate_left = self
+            .reporter
+            .certificate_not_after
+            .duration_since(clock::now());
+        let ends_at = heard_at + Duration::try_from(certificate_left).unwrap_or_default();
         loop {
             let retry_at = tokio::time::Instant::now() + KEY_RETRY;
             tokio::select! {
@@ -177,6 +208,11 @@ impl Session {
                     let text = format!("no heartbeat for {} s", silence_max.as_secs());
                     return Err(Error::Unavailable(text));
                 }
+                // Cancel-safe: the moment is kept outside.
+                () = tokio::time::sleep_until(ends_at) => {
+                    let text = "the client certificate has ended with this session".to_owned();
+                    return Err(Error::Unauthenticated(text));
+                }
                 // Cancel-safe: a new moment is taken each time.
                 () = tokio::time::sleep_until(retry_at), if self.waits_for_keys => self.on_changed().await?,
             }
@@ -187,8 +223,13 @@ impl Session {
         match message.message {
             Some(FromAgent::StatusReport(report)) => {
                 let sequence = report.sequence;
-                self.app.report(&self.reporter, report, &self.agent_version).await?;
-                let answer = v1::StatusAnswer { sequence, report_full_state: false };
+                self.app
+                    .report(&self.reporter, report, &self.agent_version)
+                    .await?;
+                let answer = v1::StatusAnswer {
+                    sequence,
+                    report_full_state: false,
+                };
                 self.send(ToAgent::StatusAnswer(answer)).await
             }
             Some(FromAgent::DesiredAnswer(answer)) => {
@@ -199,7 +240,9 @@ impl Session {
                 self.app.answered(self.reporter.deployment, answer).await
             }
             Some(FromAgent::KeyRequest(request)) => self.on_key_request(request).await,
-            Some(FromAgent::Hello(_)) => Err(Invalid::new("message", "must be Hello only once").into()),
+            Some(FromAgent::Hello(_)) => {
+                Err(Invalid::new("message", "must be Hello only once").into())
+            }
             // A message of a newer agent is none of our business.
             Some(FromAgent::Heartbeat(_)) | None => Ok(()),
         }
@@ -213,8 +256,8 @@ impl Session {
     /// Sends the desired state if it is news, and the keys that it needs and the agent has not.
     async fn tell(&mut self, desired: DesiredState) -> Result<(), Error> {
         let document = desired.document;
-        let generation = Generation::from(document.generation.unwrap_or_default());
-        let mark = (generation, document.digest.clone());
+        let mark = mark(&document);
+        let generation = mark.0;
         // A deployment that was never told anything has no desired state yet.
         let is_empty = generation == Generation::default();
         let is_news = !is_empty
@@ -225,10 +268,13 @@ impl Session {
             self.told = Some(mark);
         }
         self.held.retain(|key| desired.keys.contains_key(key));
+        self.asked.retain(|key| desired.keys.contains_key(key));
         self.waits_for_keys = false;
         for ((name, version), must_write) in desired.keys {
-            if must_write && !self.held.contains(&(name.clone(), version)) {
-                self.waits_for_keys |= !self.send_key(name, version).await?;
+            let key = (name, version);
+            let is_needed = must_write || self.asked.contains(&key);
+            if is_needed && !self.held.contains(&key) {
+                self.waits_for_keys |= !self.send_key(key.0, key.1).await?;
             }
         }
         Ok(())
@@ -244,7 +290,12 @@ impl Session {
             }
         };
         // A place in the queue first: sealing counts, and what is sealed must be written in that order.
-        let permit = self.outbox.clone().reserve_owned().await.map_err(|_| gone())?;
+        let permit = self
+            .outbox
+            .clone()
+            .reserve_owned()
+            .await
+            .map_err(|_| gone())?;
         let ciphertext = self
             .sealer
             .seal(&name, version, &key.value)
@@ -255,8 +306,12 @@ impl Session {
             ciphertext: ciphertext.into(),
             fingerprint: key.fingerprint,
         };
-        permit.send(Ok(v1::ControlMessage { message: Some(ToAgent::SealedKey(sealed)) }));
-        self.held.insert((name, version));
+        permit.send(Ok(v1::ControlMessage {
+            message: Some(ToAgent::SealedKey(sealed)),
+        }));
+        let key = (name, version);
+        self.asked.remove(&key);
+        self.held.insert(key);
         Ok(true)
     }
 
@@ -264,37 +319,56 @@ impl Session {
         let name: KeyName = Invalid::parse("key_request.key", &request.key)?;
         let version = KeyVersion(request.version);
         let desired = self.app.desired(self.reporter.deployment).await?;
-        let reason = if desired.keys.contains_key(&(name.clone(), version)) {
-            if self.send_key(name.clone(), version).await? {
-                return Ok(());
-            }
-            "Vault does not serve it now".to_owned()
-        } else {
-            tracing::warn!(
-                deployment.id = %self.reporter.deployment, key.name = %name, key.version = version.0,
-                "key refused: the deployment's desired state does not name it"
-            );
-            "the desired state of this deployment does not name it".to_owned()
+        let key = (name, version);
+        if desired.keys.contains_key(&key) {
+            // What Vault does not give now is sent when it does.
+            self.held.remove(&key);
+            self.asked.insert(key);
+            return self.tell(desired).await;
+        }
+        tracing::warn!(
+            deployment.id = %self.reporter.deployment, key.name = %key.0, key.version = version.0,
+            "key refused: the deployment's desired state does not name it"
+        );
+        let refused = v1::KeyRefused {
+            key: request.key,
+            version: request.version,
+            reason: "the desired state of this deployment does not name it".to_owned(),
         };
-        let refused = v1::KeyRefused { key: request.key, version: request.version, reason };
         self.send(ToAgent::KeyRefused(refused)).await
     }
 
     /// Control is going down, or a newer session took the place.
     async fn farewell(&mut self) -> Result<(), Error> {
         let is_shutdown = self.app.shutdown.is_cancelled();
-        let reason = if is_shutdown { "the control service is going down" } else { "a newer session took over" };
+        let reason = if is_shutdown {
+            "the control service is going down"
+        } else {
+            "a newer session took over"
+        };
         let go_away = v1::GoAway {
-            reconnect_after_secs: if is_shutdown { RECONNECT_SPREAD_SECS } else { 0 },
+            reconnect_after_secs: if is_shutdown {
+                RECONNECT_SPREAD_SECS
+            } else {
+                0
+            },
             reason: reason.to_owned(),
         };
         self.send(ToAgent::GoAway(go_away)).await
     }
 
     async fn send(&mut self, message: ToAgent) -> Result<(), Error> {
-        let message = v1::ControlMessage { message: Some(message) };
+        let message = v1::ControlMessage {
+            message: Some(message),
+        };
         self.outbox.send(Ok(message)).await.map_err(|_| gone())
     }
+}
+
+/// What tells two desired states apart.
+fn mark(document: &v1::Desired) -> (Generation, bytes::Bytes) {
+    let generation = document.generation.unwrap_or_default();
+    (generation.into(), document.digest.clone())
 }
 
 fn gone() -> Error {
@@ -303,26 +377,39 @@ fn gone() -> Error {
 
 fn held(keys: &[v1::KeyHeld]) -> Result<BTreeSet<(KeyName, KeyVersion)>, Invalid> {
     let read = |held: &v1::KeyHeld| {
-        Ok((Invalid::parse("hello.keys_held.key", &held.key)?, KeyVersion(held.version)))
+        Ok((
+            Invalid::parse("hello.keys_held.key", &held.key)?,
+            KeyVersion(held.version),
+        ))
     };
     keys.iter().map(read).collect()
 }
 
 /// Stores what the Hello says that is new.
 async fn note_hello(app: &App, reporter: &Reporter, hello: &v1::Hello) -> Result<(), Error> {
-    let Some(wire) = hello.facts.clone() else { return Ok(()) };
+    let Some(wire) = hello.facts.clone() else {
+        return Ok(());
+    };
     let facts = facts(wire)?;
     let (id, version) = (reporter.deployment, hello.agent_version.clone());
-    let known = app.store.read(move |tx| Ok::<_, Error>(tx.deployment(id)?)).await?;
+    let known = app
+        .store
+        .read(move |tx| Ok::<_, Error>(tx.deployment(id)?))
+        .await?;
     let is_known = known.is_some_and(|known| {
         known.agent_version == version
             && known.facts.is_some_and(|known| {
-                keyfleet_store::Facts { observed_at: facts.observed_at, ..known } == facts
+                keyfleet_store::Facts {
+                    observed_at: facts.observed_at,
+                    ..known
+                } == facts
             })
     });
     if is_known {
         return Ok(());
     }
     let version = hello.agent_version.clone();
-    app.store.write(move |tx: &Tx<'_>| store_facts(tx, id, &version, &facts)).await
+    app.store
+        .write(move |tx: &Tx<'_>| store_facts(tx, id, &version, &facts))
+        .await
 }

@@ -25,13 +25,24 @@ const FILE_BYTES_MAX: usize = 4 << 20;
 /// # Errors
 /// The first [`InvalidManifest`].
 pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Manifest>, InvalidManifest> {
-    let at = |line| Place { file: file.to_owned(), line };
+    let at = |line| Place {
+        file: file.to_owned(),
+        line,
+    };
     if text.len() > FILE_BYTES_MAX {
-        return Err(invalid(at(1), "", format!("the file is larger than {FILE_BYTES_MAX} bytes")));
+        return Err(invalid(
+            at(1),
+            "",
+            format!("the file is larger than {FILE_BYTES_MAX} bytes"),
+        ));
     }
     let mut manifests = Vec::new();
     for (first_line, document) in documents(text) {
-        let reader = Reader { file, first_line, document };
+        let reader = Reader {
+            file,
+            first_line,
+            document,
+        };
         if let Some(manifest) = reader.manifest()? {
             manifests.push(manifest);
         }
@@ -40,7 +51,11 @@ pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Manifest>, InvalidManif
 }
 
 fn invalid(place: Place, field: &str, problem: impl Display) -> InvalidManifest {
-    InvalidManifest { place, field: field.to_owned(), problem: problem.to_string() }
+    InvalidManifest {
+        place,
+        field: field.to_owned(),
+        problem: problem.to_string(),
+    }
 }
 
 /// Splits at the lines that begin a document, with the number of each document's first line.
@@ -73,7 +88,10 @@ impl Reader<'_> {
         }
         let head: Head = self.parse()?;
         if head.api_version != API_VERSION {
-            let problem = format!("is {:?}, this version knows {API_VERSION:?}", head.api_version);
+            let problem = format!(
+                "is {:?}, this version knows {API_VERSION:?}",
+                head.api_version
+            );
             return Err(invalid(self.begin(), "apiVersion", problem));
         }
         let object = match head.kind.as_str() {
@@ -86,17 +104,27 @@ impl Reader<'_> {
                 return Err(invalid(self.begin(), "kind", problem));
             }
         };
-        Ok(Some(Manifest { place: self.begin(), object }))
+        Ok(Some(Manifest {
+            place: self.begin(),
+            object,
+        }))
     }
 
     fn begin(&self) -> Place {
-        let skipped = self.document.lines().take_while(|line| line.trim().is_empty()).count();
+        let skipped = self
+            .document
+            .lines()
+            .take_while(|line| line.trim().is_empty())
+            .count();
         self.place(1 + u64::try_from(skipped).unwrap_or(0))
     }
 
     /// The place of a line of this document, counted from 1.
     fn place(&self, line: u64) -> Place {
-        Place { file: self.file.to_owned(), line: self.first_line + line.max(1) - 1 }
+        Place {
+            file: self.file.to_owned(),
+            line: self.first_line + line.max(1) - 1,
+        }
     }
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, InvalidManifest> {
@@ -122,7 +150,11 @@ impl Reader<'_> {
             None => text,
         };
         let problem = problem.lines().next().unwrap_or_default().to_owned();
-        InvalidManifest { place: self.place(line), field, problem }
+        InvalidManifest {
+            place: self.place(line),
+            field,
+            problem,
+        }
     }
 
     fn document<N, S>(&self) -> Result<(N, S), InvalidManifest>
@@ -143,23 +175,35 @@ impl Reader<'_> {
             !text.is_empty() && !text.split('/').any(|part| part.is_empty() || part == "..")
         };
         if !is_plain(&mount) {
-            return wrong("spec.vault.mount", "must name the mount of a KV engine, such as secret");
+            return wrong(
+                "spec.vault.mount",
+                "must name the mount of a KV engine, such as secret",
+            );
         }
         if !is_plain(&path) {
-            return wrong("spec.vault.path", "must be a path below the mount, such as keyfleet/openai");
+            return wrong(
+                "spec.vault.path",
+                "must be a path below the mount, such as keyfleet/openai",
+            );
         }
         if spec.vault.field.trim().is_empty() {
             return wrong("spec.vault.field", "must name the field that holds the key");
         }
         let Provider::OpenAi = spec.provider.0;
-        let hosts = spec.allowed_hosts.unwrap_or_else(|| vec!["api.openai.com".to_owned()]);
+        let hosts = spec
+            .allowed_hosts
+            .unwrap_or_else(|| vec!["api.openai.com".to_owned()]);
         if hosts.is_empty() || hosts.iter().any(|host| !is_host(host)) {
             let problem = "must list at least one host name without scheme, port or path, such as api.openai.com";
             return wrong("spec.allowedHosts", problem);
         }
         Ok(Object::Key(Key {
             name,
-            location: KeyLocation { mount, path, field: spec.vault.field },
+            location: KeyLocation {
+                mount,
+                path,
+                field: spec.vault.field,
+            },
             allowed_hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             scope: spec.scope.into(),
         }))
@@ -172,16 +216,29 @@ impl Reader<'_> {
             let problem = format!(
                 "unknown connector type {:?}: this version knows {}",
                 form.connector_type.value,
-                keyfleet_kibana::driver_types().collect::<Vec<_>>().join(", ")
+                keyfleet_kibana::driver_types()
+                    .collect::<Vec<_>>()
+                    .join(", ")
             );
-            return Err(invalid(line_of(form.connector_type.referenced), "spec.type", problem));
+            return Err(invalid(
+                line_of(form.connector_type.referenced),
+                "spec.type",
+                problem,
+            ));
         };
         let display_name = form.display_name.value.trim().to_owned();
         check_display_name(&display_name).map_err(|err| {
-            invalid(line_of(form.display_name.referenced), "spec.displayName", err.problem)
+            invalid(
+                line_of(form.display_name.referenced),
+                "spec.displayName",
+                err.problem,
+            )
         })?;
-        let config: serde_json::Map<String, serde_json::Value> =
-            form.config.iter().map(|(key, value)| (key.clone(), value.value.clone())).collect();
+        let config: serde_json::Map<String, serde_json::Value> = form
+            .config
+            .iter()
+            .map(|(key, value)| (key.clone(), value.value.clone()))
+            .collect();
         let text = serde_json::Value::Object(config).to_string();
         let config = driver.canonical(&text).map_err(|problems| {
             let Some(first) = problems.first() else {
@@ -189,8 +246,10 @@ impl Reader<'_> {
             };
             let key = first.field.strip_prefix("config.").unwrap_or(&first.field);
             let key = key.split(['.', '[']).next().unwrap_or(key);
-            let place =
-                form.config.get(key).map_or_else(|| self.begin(), |value| line_of(value.referenced));
+            let place = form
+                .config
+                .get(key)
+                .map_or_else(|| self.begin(), |value| line_of(value.referenced));
             invalid(place, &format!("spec.{}", first.field), &first.problem)
         })?;
         let spec = ConnectorSpec {
@@ -205,10 +264,18 @@ impl Reader<'_> {
     fn placement(&self) -> Result<Object, InvalidManifest> {
         let (name, form): (PlacementName, PlacementForm) = self.document()?;
         if form.connectors.is_empty() {
-            return Err(invalid(self.begin(), "spec.connectors", "must name at least one connector"));
+            return Err(invalid(
+                self.begin(),
+                "spec.connectors",
+                "must name at least one connector",
+            ));
         }
         if form.spaces.is_empty() {
-            return Err(invalid(self.begin(), "spec.spaces", "must name at least one space"));
+            return Err(invalid(
+                self.begin(),
+                "spec.spaces",
+                "must name at least one space",
+            ));
         }
         let strategy = match form.strategy_ref {
             Some(strategy) => strategy.0,
@@ -242,7 +309,10 @@ impl Reader<'_> {
             budgets: form.budgets.map_or(usual.budgets, |budgets| {
                 budgets.iter().map(budget).collect()
             }),
-            offline_max_percent: form.offline.max_percent.unwrap_or(usual.offline_max_percent),
+            offline_max_percent: form
+                .offline
+                .max_percent
+                .unwrap_or(usual.offline_max_percent),
             rollback_concurrency: form
                 .rollback
                 .concurrency
@@ -257,7 +327,9 @@ impl Reader<'_> {
 
 /// The name of the strategy that placements have when they name none.
 fn default_strategy_name(place: &Place) -> Result<StrategyName, InvalidManifest> {
-    "default".parse().map_err(|err| invalid(place.clone(), "spec.strategyRef", err))
+    "default"
+        .parse()
+        .map_err(|err| invalid(place.clone(), "spec.strategyRef", err))
 }
 
 fn wave(form: super::yaml::WaveForm) -> Wave {
@@ -283,7 +355,9 @@ fn budget(form: &super::yaml::BudgetForm) -> Budget {
 fn is_host(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 253
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
 }
 
 #[cfg(test)]
@@ -313,7 +387,10 @@ spec:
             "# keys\n---\napiVersion: keyfleet/v1\nkind: Key\nmetadata: {{name: openai}}\nspec:\n  provider: openai\n  vault: {{mount: secret, path: keyfleet/openai}}\n---\n{CONNECTOR}"
         );
         let manifests = read("f.yaml", &text).unwrap();
-        let kinds: Vec<_> = manifests.iter().map(|m| (m.object.kind(), m.place.line)).collect();
+        let kinds: Vec<_> = manifests
+            .iter()
+            .map(|m| (m.object.kind(), m.place.line))
+            .collect();
         assert_eq!(kinds, [("Key", 3), ("Connector", 10)]);
     }
 
@@ -350,11 +427,19 @@ spec:
     - {class: any, max: 10%, minSample: 5, action: halt}
 ";
         let manifests = read("f.yaml", text).unwrap();
-        let Object::Strategy(strategy) = &manifests[0].object else { unreachable!() };
+        let Object::Strategy(strategy) = &manifests[0].object else {
+            unreachable!()
+        };
         assert_eq!(strategy.waves[0].soak.as_secs(), 2);
-        assert_eq!(strategy.waves[1].concurrency, keyfleet_core::rollout::Amount::Percent(25));
+        assert_eq!(
+            strategy.waves[1].concurrency,
+            keyfleet_core::rollout::Amount::Percent(25)
+        );
         assert_eq!(strategy.deadlines.ack.as_secs(), 10);
         let broken = error(&text.replace("25%", "many"));
-        assert!(broken.starts_with("f.yaml:7: spec.waves[1].concurrency"), "{broken}");
+        assert!(
+            broken.starts_with("f.yaml:7: spec.waves[1].concurrency"),
+            "{broken}"
+        );
     }
 }

@@ -79,7 +79,9 @@ impl FromStr for Provider {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "openai" => Ok(Self::OpenAi),
-            other => Err(format!("unknown provider {other:?}: this version knows `openai`")),
+            other => Err(format!(
+                "unknown provider {other:?}: this version knows `openai`"
+            )),
         }
     }
 }
@@ -203,15 +205,20 @@ enum OperatorWord {
 impl From<SelectorForm> for Selector {
     fn from(form: SelectorForm) -> Self {
         let mut selector = Self::from_labels(&form.match_labels);
-        selector.requirements.extend(form.match_expressions.into_iter().map(|expression| {
-            let operator = match expression.operator {
-                OperatorWord::In => Operator::In(expression.values),
-                OperatorWord::NotIn => Operator::NotIn(expression.values),
-                OperatorWord::Exists => Operator::Exists,
-                OperatorWord::DoesNotExist => Operator::DoesNotExist,
-            };
-            Requirement { key: expression.key, operator }
-        }));
+        selector
+            .requirements
+            .extend(form.match_expressions.into_iter().map(|expression| {
+                let operator = match expression.operator {
+                    OperatorWord::In => Operator::In(expression.values),
+                    OperatorWord::NotIn => Operator::NotIn(expression.values),
+                    OperatorWord::Exists => Operator::Exists,
+                    OperatorWord::DoesNotExist => Operator::DoesNotExist,
+                };
+                Requirement {
+                    key: expression.key,
+                    operator,
+                }
+            }));
         selector
     }
 }
@@ -248,7 +255,11 @@ pub(super) struct AmountForm(pub(super) Amount);
 impl<'de> Deserialize<'de> for AmountForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong = || de::Error::custom(format!("{text:?} is neither a whole number nor a percentage such as 10%"));
+        let wrong = || {
+            de::Error::custom(format!(
+                "{text:?} is neither a whole number nor a percentage such as 10%"
+            ))
+        };
         let amount = match text.strip_suffix('%') {
             Some(percent) => Amount::Percent(percent.trim().parse().map_err(|_| wrong())?),
             None => Amount::Count(text.parse().map_err(|_| wrong())?),
@@ -269,7 +280,11 @@ macro_rules! word {
                 let parse: fn(&str) -> Option<$inner> = $parse;
                 parse(text).map(Self).ok_or_else(|| {
                     let known: Vec<&str> = $all;
-                    format!("unknown {} {text:?}: use one of {}", $what, known.join(", "))
+                    format!(
+                        "unknown {} {text:?}: use one of {}",
+                        $what,
+                        known.join(", ")
+                    )
                 })
             }
         }
@@ -280,7 +295,10 @@ word!(
     DriftPolicyWord(DriftPolicy),
     "drift policy",
     DriftPolicy::parse,
-    DriftPolicy::ALL.iter().map(|policy| policy.as_str()).collect()
+    DriftPolicy::ALL
+        .iter()
+        .map(|policy| policy.as_str())
+        .collect()
 );
 word!(
     ActionWord(Action),
@@ -291,6 +309,12 @@ word!(
 word!(
     ClassWord(Option<FailureClass>),
     "failure class",
-    |text| if text == "any" { Some(None) } else { FailureClass::parse(text).map(Some) },
-    std::iter::once("any").chain(FailureClass::ALL.iter().map(|class| class.as_str())).collect()
+    |text| if text == "any" {
+        Some(None)
+    } else {
+        FailureClass::parse(text).map(Some)
+    },
+    std::iter::once("any")
+        .chain(FailureClass::ALL.iter().map(|class| class.as_str()))
+        .collect()
 );

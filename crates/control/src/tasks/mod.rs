@@ -1,5 +1,6 @@
 //! Background tasks: each has a name, one owner that joins it, and ends with the one shutdown token.
 
+pub(crate) mod last_seen;
 pub(crate) mod planner;
 pub(crate) mod vault_poll;
 
@@ -18,11 +19,18 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     pub(crate) fn new(shutdown: CancellationToken) -> Self {
-        Self { shutdown, running: JoinSet::new() }
+        Self {
+            shutdown,
+            running: JoinSet::new(),
+        }
     }
 
     /// Starts a task under a name.
-    pub(crate) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.running.spawn(async move {
             task.await;
             name

@@ -38,14 +38,18 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
 }
 
 fn until(wake_at: Option<Timestamp>) -> Duration {
-    let left = wake_at.map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
+    let left =
+        wake_at.map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
     left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN))
 }
 
 /// Looks at everything once; returns when to look again.
 async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
-    let around =
-        Surroundings { now: clock::now(), epoch: app.store.epoch(), online: app.sessions.online() };
+    let around = Surroundings {
+        now: clock::now(),
+        epoch: app.store.epoch(),
+        online: app.sessions.online(),
+    };
     let needs_work = app
         .store
         .read(|tx| {
@@ -58,7 +62,10 @@ async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
         return Ok(None);
     }
     let outcomes = app.store.write(move |tx| step_all(tx, &around)).await?;
-    let wake_at = outcomes.values().filter_map(|outcome| outcome.wake_at).min();
+    let wake_at = outcomes
+        .values()
+        .filter_map(|outcome| outcome.wake_at)
+        .min();
     publish(app, outcomes);
     Ok(wake_at)
 }

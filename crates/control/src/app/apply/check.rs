@@ -16,7 +16,11 @@ use crate::manifest::{InvalidManifest, Manifest, Place};
 pub(super) fn check(tx: &Tx<'_>, manifests: &[Manifest]) -> Result<(), Error> {
     let view = View {
         manifests,
-        keys: tx.keys()?.into_iter().map(|row| (row.key.name.clone(), row.key)).collect(),
+        keys: tx
+            .keys()?
+            .into_iter()
+            .map(|row| (row.key.name.clone(), row.key))
+            .collect(),
         connectors: newest_connectors(tx)?,
         placements: tx.placements()?,
         deployments: tx.deployments()?,
@@ -31,7 +35,9 @@ pub(super) fn check(tx: &Tx<'_>, manifests: &[Manifest]) -> Result<(), Error> {
 fn newest_connectors(tx: &Tx<'_>) -> Result<BTreeMap<ConnectorName, ConnectorSpec>, Error> {
     let mut newest = BTreeMap::new();
     for connector in tx.connectors()? {
-        newest.entry(connector.revision.connector).or_insert(connector.revision.spec);
+        newest
+            .entry(connector.revision.connector)
+            .or_insert(connector.revision.spec);
     }
     Ok(newest)
 }
@@ -47,14 +53,26 @@ struct View<'a> {
 impl View<'_> {
     /// The error at the manifest of this object, or at the first of all where it was stored earlier.
     fn blame(&self, kind: &str, name: &str, field: &str, problem: String) -> InvalidManifest {
-        let own = self.manifests.iter().find(|m| m.object.kind() == kind && m.object.name() == name);
-        let place = own.or(self.manifests.first()).map(|manifest| manifest.place.clone());
-        let place = place.unwrap_or(Place { file: "(stored)".to_owned(), line: 1 });
+        let own = self
+            .manifests
+            .iter()
+            .find(|m| m.object.kind() == kind && m.object.name() == name);
+        let place = own
+            .or(self.manifests.first())
+            .map(|manifest| manifest.place.clone());
+        let place = place.unwrap_or(Place {
+            file: "(stored)".to_owned(),
+            line: 1,
+        });
         let problem = match own {
             Some(_) => problem,
             None => format!("{kind} {name}, stored earlier: {problem}"),
         };
-        InvalidManifest { place, field: field.to_owned(), problem }
+        InvalidManifest {
+            place,
+            field: field.to_owned(),
+            problem,
+        }
     }
 
     fn connectors_fit(&self) -> Result<(), InvalidManifest> {
@@ -62,7 +80,10 @@ impl View<'_> {
             let blame =
                 |field: &str, problem| Err(self.blame("Connector", name.as_str(), field, problem));
             let Some(key) = self.keys.get(&spec.key) else {
-                return blame("spec.key", format!("there is no Key {:?}", spec.key.as_str()));
+                return blame(
+                    "spec.key",
+                    format!("there is no Key {:?}", spec.key.as_str()),
+                );
             };
             let destination = driver(&spec.connector_type)
                 .and_then(|driver| driver.destination(&spec.config))
@@ -84,18 +105,26 @@ impl View<'_> {
         let strategies = tx.strategies()?;
         for placement in &self.placements {
             let blame = |field: &str, problem| {
-                Err(self.blame("Placement", placement.name.as_str(), field, problem).into())
+                Err(self
+                    .blame("Placement", placement.name.as_str(), field, problem)
+                    .into())
             };
             for (index, connector) in placement.connectors.iter().enumerate() {
                 if !self.connectors.contains_key(connector) {
                     let field = format!("spec.connectors[{index}]");
-                    return blame(&field, format!("there is no Connector {:?}", connector.as_str()));
+                    return blame(
+                        &field,
+                        format!("there is no Connector {:?}", connector.as_str()),
+                    );
                 }
             }
             let name = &placement.strategy;
             let is_known = name.as_str() == "default" || strategies.iter().any(|s| s.name == *name);
             if !is_known {
-                return blame("spec.strategyRef", format!("there is no Strategy {:?}", name.as_str()));
+                return blame(
+                    "spec.strategyRef",
+                    format!("there is no Strategy {:?}", name.as_str()),
+                );
             }
         }
         Ok(())
@@ -103,17 +132,30 @@ impl View<'_> {
 
     fn overlaps(&self) -> Result<(), InvalidManifest> {
         let fleet = self.deployments.iter().map(|d| (d.id, &d.labels));
-        let Err(overlap) = bind(&self.placements, fleet) else { return Ok(()) };
-        let deployment =
-            self.deployments.iter().find(|deployment| deployment.id == overlap.binding.deployment);
+        let Err(overlap) = bind(&self.placements, fleet) else {
+            return Ok(());
+        };
+        let deployment = self
+            .deployments
+            .iter()
+            .find(|deployment| deployment.id == overlap.binding.deployment);
         let name = deployment.map_or_else(String::new, |d| format!(" ({})", d.name));
         let problem = format!("{overlap}{name}: change a selector, a space or a connector of one");
-        Err(self.blame("Placement", overlap.second.as_str(), "spec.selector", problem))
+        Err(self.blame(
+            "Placement",
+            overlap.second.as_str(),
+            "spec.selector",
+            problem,
+        ))
     }
 
     fn deployments_fit(&self) -> Result<(), InvalidManifest> {
         for deployment in &self.deployments {
-            for placement in self.placements.iter().filter(|p| p.selector.matches(&deployment.labels)) {
+            for placement in self
+                .placements
+                .iter()
+                .filter(|p| p.selector.matches(&deployment.labels))
+            {
                 for name in &placement.connectors {
                     self.deployment_fits(deployment, placement, name)?;
                 }
@@ -128,7 +170,9 @@ impl View<'_> {
         placement: &Placement,
         name: &ConnectorName,
     ) -> Result<(), InvalidManifest> {
-        let Some(spec) = self.connectors.get(name) else { return Ok(()) };
+        let Some(spec) = self.connectors.get(name) else {
+            return Ok(());
+        };
         if let Some(key) = self.keys.get(&spec.key)
             && !key.scope.matches(&deployment.labels)
         {
@@ -136,18 +180,31 @@ impl View<'_> {
                 "connector {name} would bring key {} to deployment {}, which its scope ({}) does not allow",
                 key.name, deployment.name, key.scope
             );
-            return Err(self.blame("Placement", placement.name.as_str(), "spec.selector", problem));
+            return Err(self.blame(
+                "Placement",
+                placement.name.as_str(),
+                "spec.selector",
+                problem,
+            ));
         }
-        let version = deployment.facts.as_ref().and_then(|facts| facts.version.parse::<Version>().ok());
+        let version = deployment
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.version.parse::<Version>().ok());
         let (Some(version), Some(driver)) = (version, driver(&spec.connector_type)) else {
             return Ok(());
         };
-        let Err(problems) = driver.check_version(&spec.config, &version) else { return Ok(()) };
-        let Some(first) = problems.first() else { return Ok(()) };
-        let problem =
-            format!("deployment {} runs Kibana {version}: {}", deployment.name, first.problem);
+        let Err(problems) = driver.check_version(&spec.config, &version) else {
+            return Ok(());
+        };
+        let Some(first) = problems.first() else {
+            return Ok(());
+        };
+        let problem = format!(
+            "deployment {} runs Kibana {version}: {}",
+            deployment.name, first.problem
+        );
         let field = format!("spec.{}", first.field);
         Err(self.blame("Connector", name.as_str(), &field, problem))
     }
 }
-

@@ -27,9 +27,15 @@ pub(crate) fn deployments(
     let reasons = Reasons::load(tx, scene)?;
     let mut by_deployment: BTreeMap<DeploymentId, Vec<Binding>> = BTreeMap::new();
     for binding in tx.bindings()? {
-        by_deployment.entry(binding.id.deployment).or_default().push(binding);
+        by_deployment
+            .entry(binding.id.deployment)
+            .or_default()
+            .push(binding);
     }
-    let chosen = tx.deployments()?.into_iter().filter(|d| selector.matches(&d.labels));
+    let chosen = tx
+        .deployments()?
+        .into_iter()
+        .filter(|d| selector.matches(&d.labels));
     Ok(chosen
         .map(|deployment| {
             let bindings = by_deployment.remove(&deployment.id).unwrap_or_default();
@@ -44,7 +50,10 @@ pub(crate) fn deployment(
     scene: &Scene,
     name: &str,
 ) -> Result<v1::GetDeploymentResponse, Error> {
-    let missing = || Error::NotFound { kind: "deployment", name: name.to_owned() };
+    let missing = || Error::NotFound {
+        kind: "deployment",
+        name: name.to_owned(),
+    };
     let parsed: DeploymentName = name.parse().map_err(|_| missing())?;
     let row = tx.deployment_named(&parsed)?.ok_or_else(missing)?;
     let reasons = Reasons::load(tx, scene)?;
@@ -52,7 +61,10 @@ pub(crate) fn deployment(
     let names = BTreeMap::from([(row.id, row.name.clone())]);
     Ok(v1::GetDeploymentResponse {
         deployment: Some(wire_deployment(&row, &bindings, scene, &reasons)),
-        bindings: bindings.iter().map(|b| wire_binding(b, &names, &reasons)).collect(),
+        bindings: bindings
+            .iter()
+            .map(|b| wire_binding(b, &names, &reasons))
+            .collect(),
         events: events(tx.events(EventScope::Deployment(row.id), EVENTS_MAX)?),
     })
 }
@@ -63,13 +75,21 @@ fn wire_deployment(
     scene: &Scene,
     reasons: &Reasons,
 ) -> v1::Deployment {
-    let waiting = bindings.iter().map(|binding| reasons.of(binding)).find(|text| !text.is_empty());
+    let waiting = bindings
+        .iter()
+        .map(|binding| reasons.of(binding))
+        .find(|text| !text.is_empty());
     v1::Deployment {
         id: row.id.to_string(),
         name: row.name.to_string(),
         labels: row.labels.clone(),
         connected: scene.online.contains(&row.id),
-        last_seen: row.last_seen.and_then(wire_time),
+        last_seen: scene
+            .left
+            .get(&row.id)
+            .copied()
+            .or(row.last_seen)
+            .and_then(wire_time),
         facts: row.facts.as_ref().map(wire_facts),
         agent_version: row.agent_version.clone(),
         bindings: count_states(shown_states(bindings)),
@@ -82,12 +102,19 @@ fn wire_deployment(
 /// States of the bindings that are there or shall be; what was removed is not shown.
 fn shown_states(bindings: &[Binding]) -> impl Iterator<Item = BindingState> {
     let is_gone = |binding: &&Binding| binding.goal.is_none() && binding.is_converged();
-    bindings.iter().filter(move |binding| !is_gone(binding)).map(shown_state)
+    bindings
+        .iter()
+        .filter(move |binding| !is_gone(binding))
+        .map(shown_state)
 }
 
 /// A binding that has proven what it was told but shall get something else is waiting for that.
 fn shown_state(binding: &Binding) -> BindingState {
-    if binding.desired.is_none() { BindingState::Waiting } else { binding.progress.state }
+    if binding.desired.is_none() {
+        BindingState::Waiting
+    } else {
+        binding.progress.state
+    }
 }
 
 fn wire_facts(facts: &Facts) -> v1::KibanaFacts {
@@ -101,7 +128,10 @@ fn wire_facts(facts: &Facts) -> v1::KibanaFacts {
         spaces: facts
             .spaces
             .iter()
-            .map(|s| v1::Space { id: s.id.clone(), actions_enabled: s.actions_enabled })
+            .map(|s| v1::Space {
+                id: s.id.clone(),
+                actions_enabled: s.actions_enabled,
+            })
             .collect(),
         problems: facts.problems.clone(),
         observed_at: observed_at.and_then(wire_time),
@@ -118,17 +148,25 @@ pub(crate) fn binding_views(
     let reasons = Reasons::load(tx, scene)?;
     let names = names(tx)?;
     let is_named = |binding: &Binding| {
-        let name = names.get(&binding.id.deployment).map(DeploymentName::as_str);
+        let name = names
+            .get(&binding.id.deployment)
+            .map(DeploymentName::as_str);
         (deployment.is_empty() || name == Some(deployment))
             && (connector.is_empty() || binding.id.connector.as_str() == connector)
     };
     let bindings = tx.bindings()?;
     let chosen = bindings.iter().filter(|binding| is_named(binding));
-    Ok(chosen.map(|binding| wire_binding(binding, &names, &reasons)).collect())
+    Ok(chosen
+        .map(|binding| wire_binding(binding, &names, &reasons))
+        .collect())
 }
 
 pub(super) fn names(tx: &Tx<'_>) -> Result<BTreeMap<DeploymentId, DeploymentName>, Error> {
-    Ok(tx.deployments()?.into_iter().map(|d| (d.id, d.name)).collect())
+    Ok(tx
+        .deployments()?
+        .into_iter()
+        .map(|d| (d.id, d.name))
+        .collect())
 }
 
 fn wire_binding(
@@ -148,13 +186,18 @@ fn wire_binding(
         placement: binding.placement.to_string(),
         connector_id: binding.id.connector_id().as_hyphenated().to_string(),
         state: v1::BindingState::from(shown_state(binding)).into(),
-        desired: binding.desired.and_then(|desired| desired.assignment).map(Into::into),
+        desired: binding
+            .desired
+            .and_then(|desired| desired.assignment)
+            .map(Into::into),
         goal: binding.goal.map(Into::into),
         running: binding.running.map(Into::into),
         last_proven: binding.last_proven.map(Into::into),
         proven_at: binding.proven_at.and_then(wire_time),
         failure_class: class.unwrap_or_default().into(),
-        text: failure.map(|failure| failure.text.clone()).unwrap_or_default(),
+        text: failure
+            .map(|failure| failure.text.clone())
+            .unwrap_or_default(),
         changed_at: wire_time(binding.progress.at),
         waiting: reasons.of(binding),
     }
@@ -180,16 +223,27 @@ pub(crate) fn connector(
     scene: &Scene,
     name: &str,
 ) -> Result<v1::GetConnectorResponse, Error> {
-    let missing = || Error::NotFound { kind: "connector", name: name.to_owned() };
+    let missing = || Error::NotFound {
+        kind: "connector",
+        name: name.to_owned(),
+    };
     let parsed: ConnectorName = name.parse().map_err(|_| missing())?;
-    let revisions: Vec<Connector> =
-        tx.connectors()?.into_iter().filter(|c| c.revision.connector == parsed).collect();
-    let current = revisions.iter().find(|revision| revision.withdrawn_by.is_none());
+    let revisions: Vec<Connector> = tx
+        .connectors()?
+        .into_iter()
+        .filter(|c| c.revision.connector == parsed)
+        .collect();
+    let current = revisions
+        .iter()
+        .find(|revision| revision.withdrawn_by.is_none());
     let newest = current.or(revisions.first()).ok_or_else(missing)?;
     let bindings = tx.bindings_with(&parsed)?;
     Ok(v1::GetConnectorResponse {
         connector: Some(wire_connector(newest, &bindings)),
-        revisions: revisions.iter().map(|revision| wire_connector(revision, &[])).collect(),
+        revisions: revisions
+            .iter()
+            .map(|revision| wire_connector(revision, &[]))
+            .collect(),
         bindings: binding_views(tx, scene, "", name)?,
     })
 }
@@ -205,7 +259,10 @@ fn wire_connector(connector: &Connector, bindings: &[Binding]) -> v1::Connector 
         config_json: spec.config.clone(),
         created_at: wire_time(connector.created_at),
         bindings: count_states(shown_states(bindings)),
-        withdrawn_by: connector.withdrawn_by.map(|id| id.to_string()).unwrap_or_default(),
+        withdrawn_by: connector
+            .withdrawn_by
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -213,7 +270,10 @@ fn wire_connector(connector: &Connector, bindings: &[Binding]) -> v1::Connector 
 pub(crate) fn placements(tx: &Tx<'_>) -> Result<Vec<v1::Placement>, Error> {
     let deployments = tx.deployments()?;
     let count = |selector: &Selector| {
-        let matching = deployments.iter().filter(|d| selector.matches(&d.labels)).count();
+        let matching = deployments
+            .iter()
+            .filter(|d| selector.matches(&d.labels))
+            .count();
         u32::try_from(matching).unwrap_or(u32::MAX)
     };
     Ok(tx
@@ -222,7 +282,11 @@ pub(crate) fn placements(tx: &Tx<'_>) -> Result<Vec<v1::Placement>, Error> {
         .map(|placement| v1::Placement {
             name: placement.name.to_string(),
             selector: placement.selector.to_string(),
-            connectors: placement.connectors.iter().map(ToString::to_string).collect(),
+            connectors: placement
+                .connectors
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             spaces: placement.spaces.iter().map(ToString::to_string).collect(),
             strategy: placement.strategy.to_string(),
             drift_policy: v1::DriftPolicy::from(placement.drift_policy).into(),
@@ -234,7 +298,9 @@ pub(crate) fn placements(tx: &Tx<'_>) -> Result<Vec<v1::Placement>, Error> {
 /// Every strategy; the built-in default too, where none of that name is stored.
 pub(crate) fn strategies(tx: &Tx<'_>) -> Result<Vec<v1::Strategy>, Error> {
     let mut all = tx.strategies()?;
-    if !all.iter().any(|strategy| strategy.name.as_str() == "default")
+    if !all
+        .iter()
+        .any(|strategy| strategy.name.as_str() == "default")
         && let Ok(name) = "default".parse()
     {
         all.insert(0, keyfleet_core::rollout::default_strategy(name));
@@ -247,7 +313,9 @@ pub(crate) fn strategies(tx: &Tx<'_>) -> Result<Vec<v1::Strategy>, Error> {
 }
 
 fn wave_sentence(wave: &Wave) -> String {
-    let sample = wave.sample.map_or_else(|| "all".to_owned(), |sample| sample.0.to_string());
+    let sample = wave
+        .sample
+        .map_or_else(|| "all".to_owned(), |sample| sample.0.to_string());
     let strict = if wave.strict { ", strict" } else { "" };
     format!(
         "{}: {sample} of {}, {} at a time{strict}, soak {:#}",
@@ -273,7 +341,10 @@ pub(crate) fn status(tx: &Tx<'_>, scene: &Scene) -> Result<v1::GetStatusResponse
         .iter()
         .filter(|deployment| !deployment.waiting.is_empty())
         .take(WAITING_MAX)
-        .map(|d| v1::Waiting { deployment: d.name.clone(), sentence: d.waiting.clone() })
+        .map(|d| v1::Waiting {
+            deployment: d.name.clone(),
+            sentence: d.waiting.clone(),
+        })
         .collect();
     let mut active_rollouts = Vec::new();
     for rollout in tx.active_rollouts()? {

@@ -11,16 +11,30 @@ use crate::error::Error;
 
 /// Every Key.
 pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<v1::Key>, Error> {
-    tx.keys()?.into_iter().map(|row| wire_key(tx, row)).collect()
+    tx.keys()?
+        .into_iter()
+        .map(|row| wire_key(tx, row))
+        .collect()
 }
 
 /// One Key with its versions.
 pub(crate) fn key(tx: &Tx<'_>, name: &str) -> Result<v1::GetKeyResponse, Error> {
-    let missing = || Error::NotFound { kind: "key", name: name.to_owned() };
+    let missing = || Error::NotFound {
+        kind: "key",
+        name: name.to_owned(),
+    };
     let parsed: KeyName = name.parse().map_err(|_| missing())?;
-    let row = tx.keys()?.into_iter().find(|row| row.key.name == parsed).ok_or_else(missing)?;
+    let row = tx
+        .keys()?
+        .into_iter()
+        .find(|row| row.key.name == parsed)
+        .ok_or_else(missing)?;
     let mut open: BTreeMap<KeyVersion, u32> = BTreeMap::new();
-    for holding in tx.holdings(&parsed)?.iter().filter(|holding| holding.closed_at.is_none()) {
+    for holding in tx
+        .holdings(&parsed)?
+        .iter()
+        .filter(|holding| holding.closed_at.is_none())
+    {
         *open.entry(holding.version).or_default() += 1;
     }
     let mut proven: BTreeMap<KeyVersion, u32> = BTreeMap::new();
@@ -40,11 +54,17 @@ pub(crate) fn key(tx: &Tx<'_>, name: &str) -> Result<v1::GetKeyResponse, Error> 
             bindings_proven: proven.get(&version.version).copied().unwrap_or_default(),
         })
         .collect();
-    Ok(v1::GetKeyResponse { key: Some(wire_key(tx, row)?), versions })
+    Ok(v1::GetKeyResponse {
+        key: Some(wire_key(tx, row)?),
+        versions,
+    })
 }
 
 fn wire_key(tx: &Tx<'_>, row: KeyRow) -> Result<v1::Key, Error> {
-    let newest = tx.key_versions(&row.key.name)?.first().map(|version| version.version.0);
+    let newest = tx
+        .key_versions(&row.key.name)?
+        .first()
+        .map(|version| version.version.0);
     let location = row.key.location;
     Ok(v1::Key {
         name: row.key.name.to_string(),

@@ -22,8 +22,14 @@ pub(crate) fn rollouts(
     scene: &Scene,
     active_only: bool,
 ) -> Result<Vec<v1::Rollout>, Error> {
-    let rows = if active_only { tx.active_rollouts()? } else { tx.rollouts(LISTED_MAX)? };
-    rows.into_iter().map(|row| rollout(tx, scene, row)).collect()
+    let rows = if active_only {
+        tx.active_rollouts()?
+    } else {
+        tx.rollouts(LISTED_MAX)?
+    };
+    rows.into_iter()
+        .map(|row| rollout(tx, scene, row))
+        .collect()
 }
 
 /// One rollout.
@@ -52,14 +58,19 @@ pub(crate) fn rollout_detail(
         .collect();
     let wire_targets = targets.iter().map(|target| {
         let failure = failure_of(&loaded, target.deployment);
-        let class = failure.as_ref().map(|failure| v1::FailureClass::from(failure.class));
+        let class = failure
+            .as_ref()
+            .map(|failure| v1::FailureClass::from(failure.class));
         v1::RolloutTarget {
             deployment: name_of(&names, target.deployment),
             wave: u32::try_from(target.wave).unwrap_or(u32::MAX),
             state: v1::BindingState::from(state_of(target.step)).into(),
             failure_class: class.unwrap_or_default().into(),
             text: failure.map(|failure| failure.text).unwrap_or_default(),
-            waiting: sentences.get(&target.deployment).cloned().unwrap_or_default(),
+            waiting: sentences
+                .get(&target.deployment)
+                .cloned()
+                .unwrap_or_default(),
             rolled_back: matches!(target.step, Step::RolledBack(_)),
         }
     });
@@ -72,16 +83,26 @@ pub(crate) fn rollout_detail(
 
 /// What failed on a deployment: now, or before it was rolled back.
 fn failure_of(loaded: &Loaded, deployment: DeploymentId) -> Option<Failure> {
-    let bindings = loaded.changes_of(deployment).iter().filter_map(|c| loaded.bindings.get(&c.id));
-    let now = bindings.filter_map(|binding| binding.progress.failure.clone()).next();
-    let target = loaded.targets.iter().find(|target| target.deployment == deployment);
+    let bindings = loaded
+        .changes_of(deployment)
+        .iter()
+        .filter_map(|c| loaded.bindings.get(&c.id));
+    let now = bindings
+        .filter_map(|binding| binding.progress.failure.clone())
+        .next();
+    let target = loaded
+        .targets
+        .iter()
+        .find(|target| target.deployment == deployment);
     let is_ours = target.is_some_and(|target| target.offered_at.is_some());
     let then = target.and_then(|target| target.failure.clone());
     then.or(now.filter(|_| is_ours))
 }
 
 fn name_of(names: &BTreeMap<DeploymentId, DeploymentName>, id: DeploymentId) -> String {
-    names.get(&id).map_or_else(|| id.to_string(), ToString::to_string)
+    names
+        .get(&id)
+        .map_or_else(|| id.to_string(), ToString::to_string)
 }
 
 fn state_of(step: Step) -> BindingState {
@@ -103,8 +124,12 @@ fn wire(
 ) -> Result<v1::Rollout, Error> {
     let row = &loaded.rollout;
     let names = names(tx)?;
-    let mut connectors: Vec<String> =
-        loaded.changes.values().flatten().map(|change| change.id.connector.to_string()).collect();
+    let mut connectors: Vec<String> = loaded
+        .changes
+        .values()
+        .flatten()
+        .map(|change| change.id.connector.to_string())
+        .collect();
     connectors.sort();
     connectors.dedup();
     let waiting = scene.waiting.get(&row.id).into_iter().flatten();
@@ -121,7 +146,10 @@ fn wire(
         connectors,
         waiting: waiting
             .map(|waiting| v1::Waiting {
-                deployment: waiting.deployment.map(|id| name_of(&names, id)).unwrap_or_default(),
+                deployment: waiting
+                    .deployment
+                    .map(|id| name_of(&names, id))
+                    .unwrap_or_default(),
                 sentence: waiting.on.to_string(),
             })
             .collect(),

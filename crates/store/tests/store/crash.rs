@@ -1,16 +1,11 @@
 //! `kill -9` at any moment loses nothing that was acknowledged.
-#![expect(clippy::disallowed_methods, reason = "the writers are tasks of a test and end with their process")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
-#[path = "common/mod.rs"]
-mod common;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Database, at};
+use crate::common::{Database, at};
 use keyfleet_store::{Error, Event, EventScope, Store, Tx};
 
 /// Names the database to the child process; unset in an ordinary run of the tests.
@@ -25,7 +20,9 @@ const ACKNOWLEDGED: usize = 200;
 /// The child process: writes and says so, until it is killed. In an ordinary run it has nothing to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_child_writes_until_it_is_killed() {
-    let Some(path) = std::env::var_os(DATABASE) else { return };
+    let Some(path) = std::env::var_os(DATABASE) else {
+        return;
+    };
     let store = Store::open(Path::new(&path)).unwrap();
     let epoch = store.epoch();
     let writer = |writer: usize| {
@@ -51,7 +48,11 @@ async fn every_acknowledged_row_survives_kill_9() {
     for round in 1..=3_u64 {
         acknowledged.extend(run_child_and_kill_it(&database.path()));
         let store = database.open();
-        assert_eq!(store.epoch(), round * 2, "each start counts, the child's and ours");
+        assert_eq!(
+            store.epoch(),
+            round * 2,
+            "each start counts, the child's and ours"
+        );
         let events = move |tx: &Tx<'_>| tx.events(EventScope::Service, u32::MAX);
         let found = store.read::<_, Error, _>(events).await.unwrap();
         let found: BTreeSet<String> = found.into_iter().map(|event| event.text).collect();
@@ -63,14 +64,24 @@ async fn every_acknowledged_row_survives_kill_9() {
 }
 
 async fn write(store: &Store, row: &str) -> Result<(), Error> {
-    let event = Event { at: at(0), actor: "child".into(), text: row.to_owned() };
-    store.write(move |tx| tx.add_event(EventScope::Service, &event)).await
+    let event = Event {
+        at: at(0),
+        actor: "child".into(),
+        text: row.to_owned(),
+    };
+    store
+        .write(move |tx| tx.add_event(EventScope::Service, &event))
+        .await
 }
 
 /// The rows that the child said were stored, up to its last word.
 fn run_child_and_kill_it(database: &Path) -> BTreeSet<String> {
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_child_writes_until_it_is_killed", "--nocapture"])
+        .args([
+            "--exact",
+            "crash::the_child_writes_until_it_is_killed",
+            "--nocapture",
+        ])
         .env(DATABASE, database)
         .stdout(Stdio::piped())
         .spawn()

@@ -1,28 +1,32 @@
 //! The file as a whole: who may open it, when it counts, what writers and readers see of each other.
-#![expect(clippy::disallowed_methods, reason = "tests join the tasks they start")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
-#[path = "common/mod.rs"]
-mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use common::{Database, at};
+use crate::common::{Database, at};
 use keyfleet_core::id::TokenId;
 use keyfleet_store::{Error, Event, EventScope, Store, Token, TokenUse, Tx};
 use uuid::Uuid;
 
 fn event(text: &str) -> Event {
-    Event { at: at(0), actor: "test".into(), text: text.to_owned() }
+    Event {
+        at: at(0),
+        actor: "test".into(),
+        text: text.to_owned(),
+    }
 }
 
 async fn write(store: &Store, text: &str) -> Result<(), Error> {
     let event = event(text);
-    store.write(move |tx| tx.add_event(EventScope::Service, &event)).await
+    store
+        .write(move |tx| tx.add_event(EventScope::Service, &event))
+        .await
 }
 
 async fn texts(store: &Store) -> Vec<String> {
-    let events = store.read(|tx| tx.events(EventScope::Service, 10_000)).await.unwrap();
+    let events = store
+        .read(|tx| tx.events(EventScope::Service, 10_000))
+        .await
+        .unwrap();
     events.into_iter().map(|event| event.text).collect()
 }
 
@@ -33,7 +37,10 @@ async fn a_second_store_is_locked_out_until_the_first_is_closed() {
     let refused = Store::open(&database.path()).unwrap_err();
     assert!(matches!(refused, Error::Locked { .. }));
     let text = refused.to_string();
-    assert!(text.contains("keyfleet.db is in use by another control service"), "{text}");
+    assert!(
+        text.contains("keyfleet.db is in use by another control service"),
+        "{text}"
+    );
     first.close().await;
     assert_eq!(database.open().epoch(), 2);
 }
@@ -58,21 +65,44 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     store.close().await;
     let set_version = |version: i64| {
         let connection = rusqlite::Connection::open(database.path()).unwrap();
-        connection.pragma_update(None, "user_version", version).unwrap();
+        connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
     };
     set_version(99);
     let refused = Store::open(&database.path()).unwrap_err();
-    assert!(matches!(refused, Error::TooNew { found: 99, known: 1, .. }), "{refused}");
-    assert!(refused.to_string().contains("use the newer keyfleet-control"));
+    assert!(
+        matches!(
+            refused,
+            Error::TooNew {
+                found: 99,
+                known: 1,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert!(
+        refused
+            .to_string()
+            .contains("use the newer keyfleet-control")
+    );
     set_version(1);
     let store = database.open();
-    assert_eq!((store.epoch(), texts(&store).await), (2, vec!["kept".to_owned()]));
+    assert_eq!(
+        (store.epoch(), texts(&store).await),
+        (2, vec!["kept".to_owned()])
+    );
 }
 
 #[tokio::test]
 async fn what_cannot_be_opened_is_named() {
     let database = Database::new();
-    std::fs::write(database.path(), "this is a text file and not a database at all").unwrap();
+    std::fs::write(
+        database.path(),
+        "this is a text file and not a database at all",
+    )
+    .unwrap();
     let nowhere = database.path().join("missing").join("keyfleet.db");
     for path in [database.path(), nowhere] {
         let refused = Store::open(&path).unwrap_err();
@@ -99,7 +129,12 @@ async fn nobody_else_may_read_the_files() {
         files.push(file.file_name().into_string().unwrap());
     }
     files.sort();
-    let expected = ["keyfleet.db", "keyfleet.db-shm", "keyfleet.db-wal", "keyfleet.db.lock"];
+    let expected = [
+        "keyfleet.db",
+        "keyfleet.db-shm",
+        "keyfleet.db-wal",
+        "keyfleet.db.lock",
+    ];
     assert_eq!(files, expected);
 }
 
@@ -115,7 +150,11 @@ async fn concurrent_writers_each_hear_of_their_own_work_only() {
             let event = event(&text);
             let work = move |tx: &Tx<'_>| {
                 tx.add_event(EventScope::Service, &event)?;
-                if fails { Err(Refused::Me(number)) } else { Ok(number) }
+                if fails {
+                    Err(Refused::Me(number))
+                } else {
+                    Ok(number)
+                }
             };
             (number, store.write(work).await)
         })
@@ -127,8 +166,11 @@ async fn concurrent_writers_each_hear_of_their_own_work_only() {
             (_, Err(Refused::Store(err))) => panic!("{err}"),
         }
     }
-    let mut found: Vec<usize> =
-        texts(&store).await.iter().map(|text| text.parse().unwrap()).collect();
+    let mut found: Vec<usize> = texts(&store)
+        .await
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
     found.sort_unstable();
     let kept: Vec<usize> = (0..500).filter(|number| number % 3 != 0).collect();
     assert_eq!(found, kept);
@@ -178,7 +220,9 @@ async fn a_read_that_fails_or_panics_leaves_no_old_view_behind() {
         assert!(matches!(store.read(fails).await, Err(Error::Closed)));
         let panicking = store.clone();
         let panics = tokio::spawn(async move {
-            panicking.read(|_| -> Result<(), Error> { panic!("on purpose") }).await
+            panicking
+                .read(|_| -> Result<(), Error> { panic!("on purpose") })
+                .await
         });
         assert!(panics.await.unwrap_err().is_panic());
         write(&store, "more").await.unwrap();
@@ -190,7 +234,9 @@ async fn a_read_that_fails_or_panics_leaves_no_old_view_behind() {
 async fn a_read_cannot_write_and_sees_one_commit() {
     let database = Database::new();
     let store = database.open();
-    let written = store.read(|tx| tx.add_event(EventScope::Service, &event("no"))).await;
+    let written = store
+        .read(|tx| tx.add_event(EventScope::Service, &event("no")))
+        .await;
     assert!(matches!(written, Err(Error::Sqlite(_))));
     let (store_too, runtime) = (store.clone(), tokio::runtime::Handle::current());
     let seen = store
@@ -231,7 +277,10 @@ async fn after_close_reads_work_and_writes_are_refused() {
     let last = write(&store, "last");
     let (written, ()) = tokio::join!(biased; last, store.close());
     written.unwrap();
-    assert!(matches!(write(&store, "too late").await, Err(Error::Closed)));
+    assert!(matches!(
+        write(&store, "too late").await,
+        Err(Error::Closed)
+    ));
     store.close().await;
     assert_eq!(texts(&store).await, ["last"]);
 }
@@ -243,14 +292,20 @@ async fn a_join_token_never_gives_more_uses_than_it_has() {
     let id = TokenId::new(Uuid::from_u128(1));
     let token = Token {
         id,
-        usage: TokenUse::Join { labels: [("env".into(), "prod".into())].into(), uses_left: 5 },
+        usage: TokenUse::Join {
+            labels: [("env".into(), "prod".into())].into(),
+            uses_left: 5,
+        },
         principal: "anna".into(),
         expires_at: at(60),
         created_at: at(0),
         created_by: "anna".into(),
         revoked: false,
     };
-    store.write(move |tx| tx.insert_token(&token, &[7; 32])).await.unwrap();
+    store
+        .write(move |tx| tx.insert_token(&token, &[7; 32]))
+        .await
+        .unwrap();
     let user = |_| {
         let store = store.clone();
         tokio::spawn(async move { store.write(move |tx| tx.use_token(id)).await.unwrap() })
@@ -260,6 +315,10 @@ async fn a_join_token_never_gives_more_uses_than_it_has() {
         used += usize::from(task.await.unwrap());
     }
     assert_eq!(used, 5);
-    let left = store.read(|tx| tx.token_of_hash(&[7; 32])).await.unwrap().unwrap();
+    let left = store
+        .read(|tx| tx.token_of_hash(&[7; 32]))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(matches!(left.usage, TokenUse::Join { uses_left: 0, .. }));
 }

@@ -1,0 +1,13 @@
+//! The store on a real file: who may open it, what a crash leaves, and that every row is read back as it was.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests; they join the tasks they start"
+)]
+
+mod any;
+mod common;
+mod crash;
+mod file;
+mod holdings;
+mod rows;
