@@ -108,7 +108,12 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
     let incoming = tls::incoming(operators, operators_tls(&app)?, HANDSHAKE_DEADLINE);
     tasks.spawn(
         "the operators' port",
-        serve_port("operators", operators_server(&app).await?, incoming, shutdown),
+        serve_port(
+            "operators",
+            operators_server(&app).await?,
+            incoming,
+            shutdown,
+        ),
     );
     tracing::info!(
         agents.listen = %app.config.agents.port.listen,

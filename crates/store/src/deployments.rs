@@ -167,6 +167,28 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// The digest of the desired state that the present generation stands for; `None` = not composed yet.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn digest(&self, id: DeploymentId) -> Result<Option<Vec<u8>>, Error> {
+        let sql = "SELECT digest FROM deployments WHERE id = ?1";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let digest = statement.query_row([id.to_string()], |row| row.get(0));
+        Ok(digest.optional()?.flatten())
+    }
+
+    /// Stores which desired state the present generation stands for.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn set_digest(&self, id: DeploymentId, digest: &[u8]) -> Result<(), Error> {
+        self.0
+            .prepare_cached("UPDATE deployments SET digest = ?2 WHERE id = ?1")?
+            .execute(params![id.to_string(), digest])?;
+        Ok(())
+    }
+
     /// Gives the deployment's desired state a new generation of this epoch, and says which.
     ///
     /// # Errors
@@ -175,8 +197,8 @@ impl Tx<'_> {
         let counter: Option<u64> = self
             .0
             .prepare_cached(
-                "UPDATE deployments SET epoch = ?2, counter = counter + 1 WHERE id = ?1
-                 RETURNING counter",
+                "UPDATE deployments SET epoch = ?2, counter = counter + 1, digest = NULL
+                 WHERE id = ?1 RETURNING counter",
             )?
             .query_row(params![id.to_string(), epoch], |row| row.get(0))
             .optional()?;

@@ -24,7 +24,8 @@ CREATE TABLE deployments (
   facts TEXT,
   last_seen INTEGER,
   epoch INTEGER NOT NULL DEFAULT 0,
-  counter INTEGER NOT NULL DEFAULT 0
+  counter INTEGER NOT NULL DEFAULT 0,
+  digest BLOB
 ) STRICT;
 
 CREATE TABLE connectors (

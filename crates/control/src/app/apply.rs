@@ -37,6 +37,16 @@ pub(crate) struct Applied {
     pub(crate) rollouts: Vec<RolloutId>,
 }
 
+impl Applied {
+    /// True where an object of these kinds is new or changed.
+    fn changes_any(&self, kinds: &[&str]) -> bool {
+        let is_change = |object: &v1::ObjectChange| {
+            object.change() != v1::ChangeKind::Unchanged && kinds.contains(&object.kind.as_str())
+        };
+        self.result.objects.iter().any(is_change)
+    }
+}
+
 /// Why the transaction was undone.
 enum Undo {
     Because(Error),
@@ -90,7 +100,13 @@ impl App {
         };
         match self.store.write(move |tx| job.run(tx)).await {
             Ok(applied) => {
+                // A drift policy or the hosts of a Key reach the agents without a rollout.
+                self.sessions.notify(&self.sessions.online());
                 self.changed();
+                // What of these reaches an agent without a rollout: drift policies and allowed hosts.
+                if applied.changes_any(&["Key", "Placement"]) {
+                    self.sessions.notify(&self.sessions.online());
+                }
                 Ok(applied)
             }
             Err(Undo::OnlyPlanned(result)) => Ok(Applied {
@@ -193,7 +209,7 @@ impl Job {
     fn run(self, tx: &Tx<'_>) -> Result<Applied, Undo> {
         let mut changes = Vec::new();
         for manifest in &self.manifests {
-            changes.push(self.store_object(tx, &manifest.object)?);
+            changes.push(self.store_object(tx, manifest)?);
         }
         check::check(tx, &self.manifests)?;
         let before = preview::before(tx)?;
@@ -215,9 +231,10 @@ impl Job {
         match self.intent {
             Intent::Plan => return Err(Undo::OnlyPlanned(Box::new(result))),
             Intent::Apply { yes: false } if !goals.removed.is_empty() => {
+                let n = goals.removed.len();
+                let bindings = if n == 1 { "binding" } else { "bindings" };
                 let text = format!(
-                    "this removes {} bindings (see `keyfleet plan`): say --yes to do it",
-                    goals.removed.len()
+                    "this removes {n} {bindings} (see `keyfleet plan`): say --yes to do it"
                 );
                 return Err(Undo::Because(Error::Precondition(text)));
             }
@@ -238,10 +255,16 @@ impl Job {
         })
     }
 
-    fn store_object(&self, tx: &Tx<'_>, object: &Object) -> Result<Change, Error> {
-        match object {
+    fn store_object(&self, tx: &Tx<'_>, manifest: &Manifest) -> Result<Change, Error> {
+        match &manifest.object {
             Object::Key(key) => {
                 let old = tx.keys()?.into_iter().find(|row| row.key.name == key.name);
+                if old
+                    .as_ref()
+                    .is_some_and(|old| old.key.location != key.location)
+                {
+                    return Err(moved(manifest).into());
+                }
                 let change = Change::key(old.as_ref().map(|row| &row.key), key);
                 tx.put_key(key)?;
                 if let Some(version) = self.versions.get(&key.name) {
@@ -307,5 +330,14 @@ impl Job {
         };
         tx.insert_connector(&new, self.now)?;
         Ok(change)
+    }
+}
+
+/// Versions are counted by the secret in Vault: at another place the same numbers would mean other values.
+fn moved(manifest: &Manifest) -> InvalidManifest {
+    InvalidManifest {
+        place: manifest.place.clone(),
+        field: "spec.vault".to_owned(),
+        problem: "cannot change, because version numbers would mean other values: make a new Key and let the connectors name it".to_owned(),
     }
 }

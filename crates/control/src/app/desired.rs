@@ -32,11 +32,43 @@ pub(crate) struct KeyForAgent {
 
 impl App {
     /// What this deployment shall have now.
+    ///
+    /// A generation stands for one document: what changes the document without a rollout (a drift policy, the
+    /// hosts of a Key, a setting of control) gives it a new generation first.
     pub(crate) async fn desired(&self, id: DeploymentId) -> Result<DesiredState, Error> {
+        let probe_secs = duration_secs(self.config.agents.idle_probe);
+        let look = move |tx: &Tx<'_>| {
+            let desired = compose(tx, id, probe_secs)?;
+            Ok::<_, Error>((tx.digest(id)?, desired))
+        };
+        let (known, desired) = self.store.read(look).await?;
+        let is_told = desired.deployment.generation != Generation::default();
+        if !is_told || known.as_deref() == Some(desired.document.digest.as_ref()) {
+            return Ok(desired);
+        }
+        let epoch = self.store.epoch();
+        let settle = move |tx: &Tx<'_>| {
+            let mut desired = compose(tx, id, probe_secs)?;
+            let known = tx.digest(id)?;
+            if known.is_some_and(|known| known != desired.document.digest) {
+                tx.next_generation(id, epoch)?;
+                desired = compose(tx, id, probe_secs)?;
+            }
+            tx.set_digest(id, &desired.document.digest)?;
+            Ok::<_, Error>(desired)
+        };
+        self.store.write(settle).await
+    }
+
+    /// What this deployment shall have now, with a new generation.
+    pub(crate) async fn desired_anew(&self, id: DeploymentId) -> Result<DesiredState, Error> {
         let idle_probe_secs = duration_secs(self.config.agents.idle_probe);
-        self.store
-            .read(move |tx| compose(tx, id, idle_probe_secs))
-            .await
+        let epoch = self.store.epoch();
+        let write = move |tx: &Tx<'_>| {
+            tx.next_generation(id, epoch)?;
+            compose(tx, id, idle_probe_secs)
+        };
+        self.store.write(write).await
     }
 
     /// The value of a key version for an agent whose desired state names it.
@@ -124,14 +156,16 @@ fn compose(tx: &Tx<'_>, id: DeploymentId, probe_interval_secs: u32) -> Result<De
     })
 }
 
+/// The digest is of the content alone: the same content has the same digest in every generation.
 fn document(generation: Generation, bindings: Vec<v1::DesiredBinding>) -> v1::Desired {
     let mut document = v1::Desired {
-        generation: Some(generation.into()),
+        generation: None,
         digest: bytes::Bytes::new(),
         bindings,
     };
     let digest = blake3::hash(&document.encode_to_vec());
     document.digest = bytes::Bytes::copy_from_slice(digest.as_bytes());
+    document.generation = Some(generation.into());
     document
 }
 

@@ -68,7 +68,13 @@ impl App {
             .await
             .map_err(|err| err.to_string())?;
         let version = info.current;
-        if version.0 <= known {
+        if version.0 < known {
+            return Err(format!(
+                "Vault has version {} at {}, but version {known} was seen before: the secret was made anew or an older Vault answers; write it until its version is above {known}, or make a new Key",
+                version.0, key.location
+            ));
+        }
+        if version.0 == known {
             return Ok(None);
         }
         if info.state != VersionState::Readable {

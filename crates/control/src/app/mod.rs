@@ -6,6 +6,8 @@ pub(crate) mod enrol;
 pub(crate) mod keys;
 pub(crate) mod preview;
 pub(crate) mod rollout;
+#[cfg(test)]
+mod scenario;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod step;

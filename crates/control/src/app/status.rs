@@ -6,9 +6,9 @@ use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{DeploymentId, EnrolmentId, Generation, SpaceId};
 use keyfleet_proto::{Invalid, timestamp, v1};
 use keyfleet_seal::scrub;
-use keyfleet_store::{Binding, Evidence, Facts, Space, Tx};
+use keyfleet_store::{Binding, Event, EventScope, Evidence, Facts, Space, Tx};
 
-use super::App;
+use super::{App, KEYFLEET};
 use crate::clock;
 use crate::error::Error;
 
@@ -73,7 +73,8 @@ impl App {
         Ok(())
     }
 
-    /// Stores that the agent has, or refuses, a generation of its desired state.
+    /// Stores that the agent has, or refuses, a generation of its desired state. What it refuses stands in the
+    /// deployment's history, and at the bindings that this generation was made for.
     pub(crate) async fn answered(
         &self,
         deployment: DeploymentId,
@@ -85,11 +86,23 @@ impl App {
         let generation = Generation::from(generation);
         let (rejected, now) = (text(&answer.rejected), clock::now());
         let write = move |tx: &Tx<'_>| {
+            if !rejected.is_empty() {
+                let text = format!("the agent refuses generation {generation}: {rejected}");
+                let event = Event {
+                    at: now,
+                    actor: KEYFLEET.to_owned(),
+                    text,
+                };
+                tx.add_event(EventScope::Deployment(deployment), &event)?;
+            }
             for mut binding in tx.bindings_of(deployment)? {
-                let is_told = binding
-                    .desired
-                    .is_some_and(|told| told.generation <= generation);
-                if !is_told || binding.progress.state != BindingState::Offered {
+                let Some(told) = binding.desired else {
+                    continue;
+                };
+                let is_offered = told.generation <= generation
+                    && binding.progress.state == BindingState::Offered;
+                let is_refused = told.generation == generation && !rejected.is_empty();
+                if !is_offered && !is_refused {
                     continue;
                 }
                 binding.progress.at = now;

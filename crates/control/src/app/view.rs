@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingState;
-use keyfleet_core::id::{DeploymentId, KeyName, RolloutId};
+use keyfleet_core::fleet::Labels;
+use keyfleet_core::id::{DeploymentId, KeyName, PlacementName, RolloutId};
+use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::Waiting;
 use keyfleet_proto::{WireTime, v1};
 use keyfleet_store::{Binding, Event, Rollout, Tx};
@@ -88,6 +90,8 @@ struct Reasons {
     busy: BTreeMap<keyfleet_core::id::ConnectorName, RolloutId>,
     key_of: BTreeMap<keyfleet_core::id::ConnectorName, KeyName>,
     vault: BTreeMap<KeyName, String>,
+    placements: BTreeMap<PlacementName, Placement>,
+    labels: BTreeMap<DeploymentId, Labels>,
     online: BTreeSet<DeploymentId>,
 }
 
@@ -99,6 +103,16 @@ impl Reasons {
             busy: BTreeMap::new(),
             key_of: BTreeMap::new(),
             vault: BTreeMap::new(),
+            placements: tx
+                .placements()?
+                .into_iter()
+                .map(|p| (p.name.clone(), p))
+                .collect(),
+            labels: tx
+                .deployments()?
+                .into_iter()
+                .map(|d| (d.id, d.labels))
+                .collect(),
             online: scene.online.clone(),
         };
         for Rollout { id, .. } in tx.active_rollouts()? {
@@ -127,9 +141,28 @@ impl Reasons {
         Ok(reasons)
     }
 
+    /// True where a placement asks for the binding and there is nothing that it could get.
+    fn is_bare(&self, binding: &Binding) -> bool {
+        let id = &binding.id;
+        let asks = |placement: &Placement| {
+            let labels = self.labels.get(&id.deployment);
+            labels.is_some_and(|labels| placement.selector.matches(labels))
+                && placement.connectors.contains(&id.connector)
+                && placement.spaces.contains(&id.space)
+        };
+        binding.goal.is_none()
+            && binding.is_told_goal()
+            && self.placements.get(&binding.placement).is_some_and(asks)
+    }
+
+    /// True where the connector was removed for good: nobody wants to see it any more.
+    fn is_gone(&self, binding: &Binding) -> bool {
+        binding.goal.is_none() && binding.is_converged() && !self.is_bare(binding)
+    }
+
     /// One sentence; empty where the binding has what it shall have and has proven it.
     fn of(&self, binding: &Binding) -> String {
-        if binding.is_converged() {
+        if binding.is_converged() && !self.is_bare(binding) {
             return String::new();
         }
         if let Some(id) = self.run_of.get(&binding.id) {
@@ -141,7 +174,7 @@ impl Reasons {
         } else {
             "; its agent is not connected"
         };
-        if binding.goal.is_none() && binding.desired.is_none() {
+        if self.is_bare(binding) {
             return self.nothing_to_spread(binding);
         }
         if let Some(id) = binding.held_by {

@@ -122,9 +122,9 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::ListConnectorsRequest>,
     ) -> Answer<v1::ListConnectorsResponse> {
-        self.look(request, |_, tx, _| {
+        self.look(request, |_, tx, scene| {
             Ok(v1::ListConnectorsResponse {
-                connectors: view::connectors(tx)?,
+                connectors: view::connectors(tx, scene)?,
             })
         })
         .await

@@ -255,14 +255,14 @@ impl Session {
 
     /// Sends the desired state if it is news, and the keys that it needs and the agent has not.
     async fn tell(&mut self, desired: DesiredState) -> Result<(), Error> {
+        let desired = self.with_own_generation(desired).await?;
         let document = desired.document;
         let mark = mark(&document);
         let generation = mark.0;
         // A deployment that was never told anything has no desired state yet.
         let is_empty = generation == Generation::default();
-        let is_news = !is_empty
-            && self.told.as_ref().is_none_or(|told| told.1 != mark.1)
-            && self.rejected.as_ref() != Some(&mark);
+        let is_news =
+            !is_empty && self.told.as_ref() != Some(&mark) && self.rejected.as_ref() != Some(&mark);
         if is_news {
             self.send(ToAgent::Desired(document)).await?;
             self.told = Some(mark);
@@ -278,6 +278,18 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// An agent takes a generation once. Where something changed that no rollout spreads, such as a drift policy, the
+    /// document gets a generation of its own.
+    async fn with_own_generation(&self, desired: DesiredState) -> Result<DesiredState, Error> {
+        let (generation, digest) = mark(&desired.document);
+        let other_content =
+            |told: &(Generation, bytes::Bytes)| told.0 == generation && told.1 != digest;
+        if generation != Generation::default() && self.told.as_ref().is_some_and(other_content) {
+            return self.app.desired_anew(self.reporter.deployment).await;
+        }
+        Ok(desired)
     }
 
     /// True where the key was sent; false where Vault does not give it now.

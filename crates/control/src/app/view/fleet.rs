@@ -63,6 +63,7 @@ pub(crate) fn deployment(
         deployment: Some(wire_deployment(&row, &bindings, scene, &reasons)),
         bindings: bindings
             .iter()
+            .filter(|b| !reasons.is_gone(b))
             .map(|b| wire_binding(b, &names, &reasons))
             .collect(),
         events: events(tx.events(EventScope::Deployment(row.id), EVENTS_MAX)?),
@@ -92,7 +93,7 @@ fn wire_deployment(
             .and_then(wire_time),
         facts: row.facts.as_ref().map(wire_facts),
         agent_version: row.agent_version.clone(),
-        bindings: count_states(shown_states(bindings)),
+        bindings: count_states(shown_states(bindings, reasons)),
         certificate_not_after: wire_time(row.certificate_not_after),
         generation: Some(row.generation.into()),
         waiting: waiting.unwrap_or_default(),
@@ -100,17 +101,17 @@ fn wire_deployment(
 }
 
 /// States of the bindings that are there or shall be; what was removed is not shown.
-fn shown_states(bindings: &[Binding]) -> impl Iterator<Item = BindingState> {
-    let is_gone = |binding: &&Binding| binding.goal.is_none() && binding.is_converged();
+fn shown_states(bindings: &[Binding], reasons: &Reasons) -> impl Iterator<Item = BindingState> {
     bindings
         .iter()
-        .filter(move |binding| !is_gone(binding))
-        .map(shown_state)
+        .filter(|binding| !reasons.is_gone(binding))
+        .map(|binding| shown_state(binding, reasons))
 }
 
 /// A binding that has proven what it was told but shall get something else is waiting for that.
-fn shown_state(binding: &Binding) -> BindingState {
-    if binding.desired.is_none() {
+fn shown_state(binding: &Binding, reasons: &Reasons) -> BindingState {
+    let is_idle = binding.desired.is_none() || (binding.is_converged() && reasons.is_bare(binding));
+    if is_idle {
         BindingState::Waiting
     } else {
         binding.progress.state
@@ -155,7 +156,8 @@ pub(crate) fn binding_views(
             && (connector.is_empty() || binding.id.connector.as_str() == connector)
     };
     let bindings = tx.bindings()?;
-    let chosen = bindings.iter().filter(|binding| is_named(binding));
+    let is_shown = |binding: &&Binding| is_named(binding) && !reasons.is_gone(binding);
+    let chosen = bindings.iter().filter(is_shown);
     Ok(chosen
         .map(|binding| wire_binding(binding, &names, &reasons))
         .collect())
@@ -185,7 +187,7 @@ fn wire_binding(
         }),
         placement: binding.placement.to_string(),
         connector_id: binding.id.connector_id().as_hyphenated().to_string(),
-        state: v1::BindingState::from(shown_state(binding)).into(),
+        state: v1::BindingState::from(shown_state(binding, reasons)).into(),
         desired: binding
             .desired
             .and_then(|desired| desired.assignment)
@@ -204,7 +206,8 @@ fn wire_binding(
 }
 
 /// The newest revision of every connector that is not withdrawn.
-pub(crate) fn connectors(tx: &Tx<'_>) -> Result<Vec<v1::Connector>, Error> {
+pub(crate) fn connectors(tx: &Tx<'_>, scene: &Scene) -> Result<Vec<v1::Connector>, Error> {
+    let reasons = Reasons::load(tx, scene)?;
     let mut all: Vec<v1::Connector> = Vec::new();
     for connector in tx.connectors()? {
         let name = connector.revision.connector.as_str();
@@ -212,7 +215,7 @@ pub(crate) fn connectors(tx: &Tx<'_>) -> Result<Vec<v1::Connector>, Error> {
             continue;
         }
         let bindings = tx.bindings_with(&connector.revision.connector)?;
-        all.push(wire_connector(&connector, &bindings));
+        all.push(wire_connector(&connector, &bindings, &reasons));
     }
     Ok(all)
 }
@@ -238,17 +241,18 @@ pub(crate) fn connector(
         .find(|revision| revision.withdrawn_by.is_none());
     let newest = current.or(revisions.first()).ok_or_else(missing)?;
     let bindings = tx.bindings_with(&parsed)?;
+    let reasons = Reasons::load(tx, scene)?;
     Ok(v1::GetConnectorResponse {
-        connector: Some(wire_connector(newest, &bindings)),
+        connector: Some(wire_connector(newest, &bindings, &reasons)),
         revisions: revisions
             .iter()
-            .map(|revision| wire_connector(revision, &[]))
+            .map(|revision| wire_connector(revision, &[], &reasons))
             .collect(),
         bindings: binding_views(tx, scene, "", name)?,
     })
 }
 
-fn wire_connector(connector: &Connector, bindings: &[Binding]) -> v1::Connector {
+fn wire_connector(connector: &Connector, bindings: &[Binding], reasons: &Reasons) -> v1::Connector {
     let spec = &connector.revision.spec;
     v1::Connector {
         name: connector.revision.connector.to_string(),
@@ -258,7 +262,7 @@ fn wire_connector(connector: &Connector, bindings: &[Binding]) -> v1::Connector 
         revision: connector.revision.revision.0,
         config_json: spec.config.clone(),
         created_at: wire_time(connector.created_at),
-        bindings: count_states(shown_states(bindings)),
+        bindings: count_states(shown_states(bindings, reasons)),
         withdrawn_by: connector
             .withdrawn_by
             .map(|id| id.to_string())
@@ -353,7 +357,7 @@ pub(crate) fn status(tx: &Tx<'_>, scene: &Scene) -> Result<v1::GetStatusResponse
     Ok(v1::GetStatusResponse {
         deployments: count(all.len()),
         deployments_connected: count(all.iter().filter(|d| d.connected).count()),
-        bindings: count_states(shown_states(&bindings)),
+        bindings: count_states(shown_states(&bindings, &Reasons::load(tx, scene)?)),
         active_rollouts,
         problems,
         andon: false,
