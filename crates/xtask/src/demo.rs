@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::fleet::{AgentOptions, Control};
 use crate::manifests::Manifests;
 use crate::process::Process;
-use crate::stack::{Sim, Stack};
+use crate::stack::{Sim, Stack, sim_command};
 use crate::{bao, binaries, say, wait};
 
 /// Name, Kibana version, spaces, labels.
@@ -100,7 +100,7 @@ impl Demo {
                 "simulated Kibana {version} of {name} at {}",
                 kibana.url
             ));
-            sim(&["fault", "--url", &kibana.url, &format!("{{{SLOW}}}")])?;
+            sim_command(&["fault", "--url", &kibana.url, &format!("{{{SLOW}}}")])?;
             kibanas.push((name, kibana));
         }
         say::line("starting the control service on SQLite ...");
@@ -190,7 +190,7 @@ impl Demo {
             MODELS[2]
         );
         let canary = self.kibana(CANARY)?;
-        sim(&["fault", "--url", &canary.url, &fault])?;
+        sim_command(&["fault", "--url", &canary.url, &fault])?;
         say::line(&format!(
             "the calls of {CANARY} with {} are answered with 401 from now on",
             MODELS[2]
@@ -339,7 +339,7 @@ impl Demo {
     }
 
     fn n_writes(&self, kibana: &Sim) -> Result<u64> {
-        let log: Value = serde_json::from_str(&sim(&["log", "--url", &kibana.url])?)?;
+        let log: Value = serde_json::from_str(&sim_command(&["log", "--url", &kibana.url])?)?;
         let requests = log["requests"]
             .as_array()
             .or(log.as_array())
@@ -357,20 +357,6 @@ impl Demo {
     fn sim_page(&self, kibana: &Sim, page: &str) -> Result<String> {
         crate::http::get(&kibana.url, &format!("/_sim/{page}"))
     }
-}
-
-/// Runs the simulators' own command.
-fn sim(arguments: &[&str]) -> Result<String> {
-    let output = std::process::Command::new(binaries::path("keyfleet-sim")?)
-        .args(arguments)
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(
-        output.status.success(),
-        "keyfleet-sim {} failed: {text}",
-        arguments.join(" ")
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What a person may want to do next.

@@ -140,6 +140,24 @@ impl Stack {
     }
 }
 
+/// Runs the simulators' own command, such as `fault`, `log` or `keys`, and returns what it prints.
+///
+/// # Errors
+/// It is not built or fails; the text carries what it said.
+pub fn sim_command(arguments: &[&str]) -> Result<String> {
+    let output = Command::new(binaries::path("keyfleet-sim")?)
+        .args(arguments)
+        .output()
+        .context("keyfleet-sim does not start")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(
+        output.status.success(),
+        "keyfleet-sim {} failed: {text}",
+        arguments.join(" ")
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Reads `keyfleet-sim: kibana 9.4.0 ready at http://127.0.0.1:5601`.
 fn url_in(line: &str) -> Option<String> {
     let (_, url) = line
