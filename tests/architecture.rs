@@ -82,7 +82,7 @@ const OWNED: [Rule; 17] = [
     rule("prometheus-client", &["keyfleet-telemetry"], &[]),
     rule("protox", &["keyfleet-proto"], &[]),
     rule("tonic-prost-build", &["keyfleet-proto"], &[]),
-    rule("tonic-reflection", &["keyfleet-control"], &[]),
+    rule("tonic-reflection", &["keyfleet-control"], &["keyfleet-tests"]),
     rule("ctrlc", &["xtask"], &[]),
 ];
 

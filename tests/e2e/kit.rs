@@ -361,7 +361,9 @@ fn send(request: impl FnOnce(reqwest::Client) -> reqwest::RequestBuilder) -> Res
 
 /// The body of a page that is served over TLS, its chain signed by the CA in this file.
 fn get_over_tls(url: &str, path: &str, ca: &Path) -> Result<String> {
-    let host = url.strip_prefix("https://").context("not an https address")?;
+    let host = url
+        .strip_prefix("https://")
+        .context("not an https address")?;
     let (name, _) = host.split_once(':').context("no port")?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca)?)?;
@@ -374,10 +376,18 @@ fn get_over_tls(url: &str, path: &str, ca: &Path) -> Result<String> {
     let socket = TcpStream::connect(host).with_context(|| format!("nobody listens at {url}"))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut stream = rustls::StreamOwned::new(session, socket);
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
-    ensure!(head.split(' ').nth(1) == Some("200"), "{url}{path} answered {head}");
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("not an HTTP answer")?;
+    ensure!(
+        head.split(' ').nth(1) == Some("200"),
+        "{url}{path} answered {head}"
+    );
     Ok(body.to_owned())
 }

@@ -6,9 +6,16 @@
 
 mod ask;
 mod kit;
+mod leak;
 
 mod crash;
+mod drift;
+mod halt;
 mod install;
+mod operators;
+mod refuse;
 mod rotation;
 mod secrets;
 mod shutdown;
+mod steer;
+mod vault;

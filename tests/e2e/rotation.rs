@@ -5,6 +5,7 @@ use crate::kit::{FIVE, Fleet, Member};
 
 const SECOND: &str = "sk-proj-e2e-1111111111111111111111111111111111zR7k";
 const SECOND_TAIL: &str = "zR7k";
+const THIRD: &str = "sk-proj-e2e-33333333333333333333333333333333333rdK";
 
 /// The canary, a Kibana with three spaces, and one more.
 const SPACES: [Member; 3] = [
@@ -202,9 +203,10 @@ fn removal_needs_a_word_and_takes_exactly_what_it_names() {
     let refused = fleet.apply_with(&["--wait"]).unwrap();
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(
-        refused.err.contains("removes 1 binding") && refused.err.contains("--yes"),
+        refused.err.contains("this removes 1 binding "),
         "{refused:?}"
     );
+    assert!(refused.err.contains("`--yes` agrees to it"), "{refused:?}");
     assert_eq!(
         fleet.rollout_id().unwrap(),
         before,
@@ -240,13 +242,18 @@ fn removal_needs_a_word_and_takes_exactly_what_it_names() {
         4,
         "a confirmed removal closes its holding"
     );
+}
 
-    // The same with a selector: only the canary keeps its connector.
-    let (all, canary) = (
-        "spec:\n  connectors: [assistant]\n  spaces: [default]",
-        "spec:\n  selector:\n    matchLabels: {tier: canary}\n  connectors: [assistant]\n  spaces: [default]",
-    );
-    fleet.manifests.edit("placement.yaml", all, canary).unwrap();
+#[test]
+fn a_narrower_selector_removes_and_a_wider_one_makes_again() {
+    let fleet = Fleet::start("selector", &SPACES).unwrap();
+    fleet.apply().unwrap().must_succeed().unwrap();
+    let everywhere = "spec:\n  connectors: [assistant]\n  spaces: [default]";
+    let canary = "spec:\n  selector:\n    matchLabels: {tier: canary}\n  connectors: [assistant]\n  spaces: [default]";
+    fleet
+        .manifests
+        .edit("placement.yaml", everywhere, canary)
+        .unwrap();
     let refused = fleet.apply().unwrap();
     assert!(
         refused.code == 1 && refused.err.contains("removes 2 bindings"),
@@ -258,17 +265,20 @@ fn removal_needs_a_word_and_takes_exactly_what_it_names() {
         .must_succeed()
         .unwrap();
     assert_eq!(fleet.n_connectors("lab").unwrap(), 1);
-    assert_eq!(fleet.n_connectors("soc").unwrap(), 1);
+    assert_eq!(fleet.n_connectors("soc").unwrap(), 2);
     assert_eq!(fleet.n_connectors("web").unwrap(), 0);
     assert_eq!(
         fleet.writes_of("web").unwrap(),
         [1, 0, 1],
         "POST, PUT, DELETE"
     );
-    assert_eq!(fleet.bindings().unwrap().len(), 2);
+    assert_eq!(fleet.bindings().unwrap().len(), 3);
 
     // And back: what was removed is made again.
-    fleet.manifests.edit("placement.yaml", canary, all).unwrap();
+    fleet
+        .manifests
+        .edit("placement.yaml", canary, everywhere)
+        .unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
     assert_eq!(fleet.n_connectors("web").unwrap(), 1);
     assert_eq!(
@@ -277,4 +287,96 @@ fn removal_needs_a_word_and_takes_exactly_what_it_names() {
         "the canary was never concerned"
     );
     assert!(fleet.is_proven("1").unwrap());
+}
+
+#[test]
+fn a_drift_policy_reaches_the_agents_without_a_rollout_and_without_a_write() {
+    let fleet = Fleet::start("drift-policy", &THREE).unwrap();
+    fleet.apply().unwrap().must_succeed().unwrap();
+    let rollout = fleet.rollout_id().unwrap();
+    let received = |fleet: &Fleet| -> usize {
+        let logs = fleet.agents.iter().map(|(_, agent)| agent.log().unwrap());
+        logs.map(|log| log.matches("received a desired state").count())
+            .sum()
+    };
+    let before = received(&fleet);
+    fleet
+        .manifests
+        .edit("placement.yaml", "drift: correct", "drift: report")
+        .unwrap();
+    fleet.begin_apply().unwrap();
+    fleet
+        .wait_until("every agent received it", || {
+            (received(&fleet) >= before + 3).then_some(())
+        })
+        .unwrap();
+    fleet.wait_until_proven("1").unwrap();
+    assert_eq!(fleet.rollout_id().unwrap(), rollout, "no rollout");
+    assert_eq!(fleet.writes().unwrap(), 3, "no write but the creations");
+    for (name, agent) in &fleet.agents {
+        assert!(
+            !agent.log().unwrap().contains("rejected a desired state"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_version_that_is_overtaken_is_held_by_nobody_in_the_end() {
+    let fleet = Fleet::start("overtaken", &THREE).unwrap();
+    fleet.apply().unwrap().must_succeed().unwrap();
+    fleet
+        .manifests
+        .edit("strategy.yaml", "soak: 2s", "soak: 10m")
+        .unwrap();
+    fleet.begin_apply().unwrap();
+    fleet.accept_key(SECOND).unwrap();
+    fleet.write_key(SECOND).unwrap();
+    fleet
+        .wait_until("the canary has the second version", || {
+            let lab = fleet.binding("lab", "default").ok()?;
+            (lab["lastProven"]["keyVersion"] == "2").then_some(())
+        })
+        .unwrap();
+    assert_eq!(
+        fleet.key_version(1).unwrap().1,
+        2,
+        "the canary holds the first no more"
+    );
+    assert_eq!(
+        fleet.key_version(2).unwrap(),
+        ("KEY_STATE_PENDING".to_owned(), 1)
+    );
+    fleet
+        .manifests
+        .edit("strategy.yaml", "soak: 10m", "soak: 2s")
+        .unwrap();
+    fleet.begin_apply().unwrap();
+    fleet.accept_key(THIRD).unwrap();
+    fleet.write_key(THIRD).unwrap();
+    fleet.wait_until_proven("3").unwrap();
+    fleet.wait_for_phase("ROLLOUT_PHASE_COMPLETED").unwrap();
+    assert!(
+        fleet.all_have("gpt-4.1", "3rdK").unwrap(),
+        "{:?}",
+        fleet.all_connectors()
+    );
+    for version in [1, 2] {
+        assert_eq!(
+            fleet.key_version(version).unwrap(),
+            ("KEY_STATE_PREVIOUS".to_owned(), 0),
+            "{version}"
+        );
+    }
+    assert_eq!(
+        fleet.key_version(3).unwrap(),
+        ("KEY_STATE_CURRENT".to_owned(), 3)
+    );
+    assert_eq!(fleet.writes_of("lab").unwrap(), [1, 2, 0]);
+    assert_eq!(fleet.writes_of("web").unwrap(), [1, 1, 0]);
+    assert_eq!(
+        fleet.metric("keyfleet_vault_reads").unwrap(),
+        3,
+        "one read a version"
+    );
 }

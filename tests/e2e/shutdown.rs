@@ -22,10 +22,18 @@ fn control_ends_on_sigterm_and_its_agents_come_back() {
     let mut fleet = Fleet::start("sigterm-control", &TWO).unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
     let status = fleet.control.process.terminate(END).unwrap().unwrap();
-    assert_eq!(status.code(), Some(0), "{}", fleet.control.process.log().unwrap());
+    assert_eq!(
+        status.code(),
+        Some(0),
+        "{}",
+        fleet.control.process.log().unwrap()
+    );
     let log = fleet.control.process.log().unwrap();
     assert!(log.contains("control service ended"), "{log}");
-    assert!(!log.contains("cut off"), "every stream ended by itself: {log}");
+    assert!(
+        !log.contains("cut off"),
+        "every stream ended by itself: {log}"
+    );
     for (name, agent) in &mut fleet.agents {
         assert!(agent.is_running(), "{name} lives without control");
     }
@@ -39,13 +47,25 @@ fn control_ends_on_sigterm_and_its_agents_come_back() {
 fn an_agent_ends_on_sigterm_and_control_sees_it_go() {
     let mut fleet = Fleet::start("sigterm-agent", &LAB).unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
-    let status = fleet.agent_mut("lab").unwrap().terminate(END).unwrap().unwrap();
-    assert_eq!(status.code(), Some(0), "{}", fleet.agent_mut("lab").unwrap().log().unwrap());
+    let status = fleet
+        .agent_mut("lab")
+        .unwrap()
+        .terminate(END)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        status.code(),
+        Some(0),
+        "{}",
+        fleet.agent_mut("lab").unwrap().log().unwrap()
+    );
     let gone = || {
         let answer = fleet.stack.json(&["get", "deployments"]).ok()?;
         (answer["deployments"][0]["connected"] == false).then_some(())
     };
-    fleet.wait_until("the deployment is not connected", gone).unwrap();
+    fleet
+        .wait_until("the deployment is not connected", gone)
+        .unwrap();
 }
 
 #[test]
@@ -54,12 +74,23 @@ fn an_agent_that_is_told_to_end_during_a_write_finishes_it() {
     let slow = r#"{"api": {"mode": "slow", "methods": ["POST"], "delay_ms": 1000}}"#;
     fleet.break_kibana("lab", slow).unwrap();
     fleet.begin_apply().unwrap();
-    fleet.wait_for_requests("lab", "method=POST&class=connector", 1).unwrap();
-    let status = fleet.agent_mut("lab").unwrap().terminate(END).unwrap().unwrap();
+    fleet
+        .wait_for_requests("lab", "method=POST&class=connector", 1)
+        .unwrap();
+    let status = fleet
+        .agent_mut("lab")
+        .unwrap()
+        .terminate(END)
+        .unwrap()
+        .unwrap();
     assert_eq!(status.code(), Some(0));
     fleet.agent_mut("lab").unwrap().restart().unwrap();
     fleet.wait_until_proven("1").unwrap();
-    assert_eq!(fleet.writes().unwrap(), 1, "the outcome of the creation was noted");
+    assert_eq!(
+        fleet.writes().unwrap(),
+        1,
+        "the outcome of the creation was noted"
+    );
 }
 
 #[test]
@@ -71,7 +102,10 @@ fn a_second_control_on_the_same_database_is_refused() {
     ];
     let said = refused(&fleet, "second", &other_ports, None).unwrap();
     let database = fleet.control.data_dir.join("keyfleet.db");
-    let expected = format!("database {} is in use by another control service", database.display());
+    let expected = format!(
+        "database {} is in use by another control service",
+        database.display()
+    );
     assert!(said.contains(&expected), "{said}");
     fleet.apply().unwrap().must_succeed().unwrap();
 }
@@ -80,7 +114,11 @@ fn a_second_control_on_the_same_database_is_refused() {
 fn a_used_port_is_named() {
     let fleet = Fleet::start("used-port", &LAB).unwrap();
     let other = fleet.stack.dir().join("other");
-    let made = control(&fleet, &["init"], Some(&other)).unwrap().output().map(Done::from).unwrap();
+    let made = control(&fleet, &["init"], Some(&other))
+        .unwrap()
+        .output()
+        .map(Done::from)
+        .unwrap();
     made.must_succeed().unwrap();
     let said = refused(&fleet, "same-port", &[], Some(&other)).unwrap();
     assert!(said.contains("cannot listen on 127.0.0.1:"), "{said}");
@@ -100,15 +138,23 @@ fn without_init_the_command_to_run_is_named() {
 fn a_second_agent_with_the_same_state_is_refused() {
     let fleet = Fleet::start("second-agent", &LAB).unwrap();
     let mut command = Command::new(binaries::path("keyfleet-agent").unwrap());
-    command.args(["run", "--config"]).arg(fleet.stack.dir().join("lab.toml"));
+    command
+        .args(["run", "--config"])
+        .arg(fleet.stack.dir().join("lab.toml"));
     let said = ends(&fleet, "second-agent", command).unwrap();
-    assert!(said.contains("another agent runs with the state directory"), "{said}");
+    assert!(
+        said.contains("another agent runs with the state directory"),
+        "{said}"
+    );
 }
 
 /// The control service's command with the settings of the fleet's.
 fn control(fleet: &Fleet, arguments: &[&str], data_dir: Option<&Path>) -> Result<Command> {
     let mut command = Command::new(binaries::path("keyfleet-control")?);
-    command.arg("--config").arg(fleet.stack.dir().join("control.toml")).args(arguments);
+    command
+        .arg("--config")
+        .arg(fleet.stack.dir().join("control.toml"))
+        .args(arguments);
     if let Some(data_dir) = data_dir {
         command.arg("--data-dir").arg(data_dir);
     }
@@ -133,7 +179,10 @@ fn ends(fleet: &Fleet, name: &str, command: Command) -> Result<String> {
     let mut process = Process::spawn(name, command, fleet.stack.dir(), ready_at_once, END)?;
     let status = process.wait(END)?.context("it was not started")?;
     let said = process.log()?;
-    anyhow::ensure!(status.code() == Some(1), "{name} ended with {status}: {said}");
+    anyhow::ensure!(
+        status.code() == Some(1),
+        "{name} ended with {status}: {said}"
+    );
     anyhow::ensure!(!said.contains("panicked"), "{said}");
     Ok(said)
 }

@@ -68,8 +68,14 @@ fn run(config: Config) -> anyhow::Result<()> {
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                ended = agent => ended.map_err(Into::into),
-                () = signals => Ok(()),
+                ended = agent => ended?,
+                () = signals => {}
             }
+            // The agent has no page of metrics: more than 0 is a bug, and this is where it shows.
+            tracing::info!(
+                log_lines_scrubbed = keyfleet_telemetry::scrubbed(),
+                "agent ended"
+            );
+            Ok(())
         })
 }

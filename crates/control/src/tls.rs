@@ -65,3 +65,60 @@ async fn handshake(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{self, Authority};
+    use crate::clock;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::TlsConnector;
+
+    /// Dials with these protocols; says which one was chosen.
+    async fn dial(
+        address: std::net::SocketAddr,
+        authority: &Authority,
+        offered: &[&[u8]],
+    ) -> Option<Vec<u8>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate().clone()).unwrap();
+        let mut client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = TlsConnector::from(Arc::new(client))
+            .connect(name, tcp)
+            .await
+            .unwrap();
+        tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    #[tokio::test]
+    async fn each_client_gets_its_protocol_and_a_silent_one_holds_nobody_up() {
+        // A second installation is refused and changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        ca::create(dir.path(), clock::now()).unwrap();
+        let authority = Authority::load(dir.path()).unwrap();
+        let names = ["localhost".to_owned()];
+        let (chain, key) = authority.server(&names, clock::now()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = settings(&chain, &key).unwrap();
+        let accepted = incoming(listener, settings, Duration::from_secs(60));
+        let mut accepted = std::pin::pin!(accepted);
+        let _silent = TcpStream::connect(address).await.unwrap();
+        for offered in [&["http/1.1"][..], &["http/1.1", "h2"], &[]] {
+            let protocols: Vec<&[u8]> = offered.iter().map(|name| name.as_bytes()).collect();
+            let (chosen, stream) =
+                tokio::join!(dial(address, &authority, &protocols), accepted.next());
+            // The better protocol is offered last here, and none means HTTP/1.1 too.
+            let expected = offered.last().map(|name| name.as_bytes().to_vec());
+            assert_eq!(chosen, expected, "{offered:?}");
+            assert!(stream.is_some());
+        }
+    }
+}

@@ -48,9 +48,9 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             r"[A-Za-z0-9_-]*(\*{3,})[A-Za-z0-9_*-]*|\bsk-[A-Za-z0-9_-]*(\.\.\.|…)[A-Za-z0-9_-]+",
             mask,
         ),
-        // Keys of OpenAI and tokens of Keyfleet, by their prefix.
+        // Keys of OpenAI and tokens of Keyfleet, by their prefix; where the prefix says it all, also the first part of one.
         (
-            r"(^|[^A-Za-z0-9])(sk-|kf[a-z]_)[A-Za-z0-9_-]{16,}",
+            r"(^|[^A-Za-z0-9])(sk-(proj|svcacct|admin|None)-[A-Za-z0-9_-]+|(sk-|kf[a-z]_)[A-Za-z0-9_-]{16,})",
             |found| format!("{}{MASK}", part(found, 1)),
         ),
         // Anything long and random: base64, base64url, hexadecimal.
@@ -137,6 +137,10 @@ mod tests {
         check("key sk-proj-abcdefghijklmnop, ok", "key [scrubbed], ok");
         check("\"sk-svcacct-AAAABBBBCCCCDDDD\"", "\"[scrubbed]\"");
         check("x_sk-aaaaaaaaaaaaaaaaaaaa", "x_[scrubbed]");
+        check(
+            "it begins with sk-proj-AbCd, as",
+            "it begins with [scrubbed], as",
+        );
         check(
             "Status code: 401. Message: Unauthorized API Error - Incorrect API key provided: sk-proj-****MxYA. You can find",
             "Status code: 401. Message: Unauthorized API Error - Incorrect API key provided: [scrubbed] You can find",

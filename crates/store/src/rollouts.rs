@@ -60,6 +60,8 @@ pub struct RolloutBinding {
     pub from: Option<Assignment>,
     /// What the run brings; `None` = removal.
     pub to: Option<Assignment>,
+    /// How it had failed when it was told to go back.
+    pub failure: Option<FailureClass>,
 }
 
 impl Tx<'_> {

@@ -156,6 +156,7 @@ CREATE TABLE rollout_bindings (
   from_key_version INTEGER,
   to_revision INTEGER,
   to_key_version INTEGER,
+  failure_class TEXT,
   PRIMARY KEY (rollout, deployment, space, connector)
 ) STRICT;
 

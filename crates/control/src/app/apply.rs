@@ -100,8 +100,6 @@ impl App {
         };
         match self.store.write(move |tx| job.run(tx)).await {
             Ok(applied) => {
-                // A drift policy or the hosts of a Key reach the agents without a rollout.
-                self.sessions.notify(&self.sessions.online());
                 self.changed();
                 // What of these reaches an agent without a rollout: drift policies and allowed hosts.
                 if applied.changes_any(&["Key", "Placement"]) {
