@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::binding::{Assignment, BindingId};
-use crate::fleet::Labels;
+use crate::fleet::{Labels, Selector};
 use crate::id::{ConnectorName, DeploymentId, KeyName, KeyVersion, PlacementName, Revision};
 use crate::placement::Placement;
 
@@ -18,6 +18,8 @@ pub struct GoalInput<'a> {
     pub connectors: BTreeMap<ConnectorName, (Revision, KeyName)>,
     /// The version of each Key that shall be spread.
     pub key_versions: BTreeMap<KeyName, KeyVersion>,
+    /// The deployments that may use each Key.
+    pub scopes: BTreeMap<KeyName, Selector>,
     /// The placement that each known binding belongs to now.
     pub owners: BTreeMap<BindingId, PlacementName>,
 }
@@ -46,7 +48,7 @@ pub fn goals(input: &GoalInput<'_>) -> BTreeMap<BindingId, Goal> {
             for binding in placement.bindings_of(*deployment) {
                 let is_owner = input.owners.get(&binding) == Some(&placement.name);
                 if is_owner || !goals.contains_key(&binding) {
-                    let assignment = input.assignment(&binding.connector);
+                    let assignment = input.assignment(&binding.connector, labels);
                     goals.insert(
                         binding,
                         Goal {
@@ -62,8 +64,12 @@ pub fn goals(input: &GoalInput<'_>) -> BTreeMap<BindingId, Goal> {
 }
 
 impl GoalInput<'_> {
-    fn assignment(&self, connector: &ConnectorName) -> Option<Assignment> {
+    /// `None` where the Key may not be used by a deployment with these labels, whatever a placement asks for.
+    fn assignment(&self, connector: &ConnectorName, labels: &Labels) -> Option<Assignment> {
         let (revision, key) = self.connectors.get(connector)?;
+        if !self.scopes.get(key)?.matches(labels) {
+            return None;
+        }
         let key_version = *self.key_versions.get(key)?;
         Some(Assignment {
             revision: *revision,
@@ -100,7 +106,6 @@ pub fn superseded(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Selector;
     use crate::placement::DriftPolicy;
     use uuid::Uuid;
 
@@ -134,12 +139,20 @@ mod tests {
         input
             .connectors
             .insert(binding.connector.clone(), (Revision(2), key.clone()));
-        input.key_versions.insert(key, KeyVersion(3));
+        input.key_versions.insert(key.clone(), KeyVersion(3));
+        input.scopes.insert(key.clone(), Selector::default());
         let assignment = Assignment {
             revision: Revision(2),
             key_version: KeyVersion(3),
         };
         assert_eq!(goals(&input)[&binding].assignment, Some(assignment));
+        let prod = Labels::from([("env".to_owned(), "prod".to_owned())]);
+        input.scopes.insert(key, Selector::from_labels(&prod));
+        assert_eq!(
+            goals(&input)[&binding].assignment,
+            None,
+            "out of the key's scope"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingId, Failure};
+use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{DeploymentId, RolloutId};
 use keyfleet_core::rollout::{Phase, Run, Strategy};
 use rusqlite::{Row, params};
@@ -143,7 +144,7 @@ impl Tx<'_> {
             self.put_rollout_target(rollout.id, target)?;
         }
         let mut insert = self.0.prepare_cached(
-            "INSERT INTO rollout_bindings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO rollout_bindings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
         for binding in bindings {
             let (from_revision, from_version) = columns(binding.from);
@@ -157,8 +158,34 @@ impl Tx<'_> {
                 from_version,
                 to_revision,
                 to_version,
+                binding.failure.map(FailureClass::as_str),
             ])?;
         }
+        Ok(())
+    }
+
+    /// Notes how a binding had failed when it was told to go back.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn blame(
+        &self,
+        id: RolloutId,
+        binding: &BindingId,
+        class: FailureClass,
+    ) -> Result<(), Error> {
+        self.0
+            .prepare_cached(
+                "UPDATE rollout_bindings SET failure_class = ?5 WHERE rollout = ?1
+                 AND deployment = ?2 AND space = ?3 AND connector = ?4",
+            )?
+            .execute(params![
+                id.to_string(),
+                binding.deployment.to_string(),
+                binding.space.as_str(),
+                binding.connector.as_str(),
+                class.as_str(),
+            ])?;
         Ok(())
     }
 
@@ -248,16 +275,20 @@ impl Tx<'_> {
     pub fn rollout_bindings(&self, id: RolloutId) -> Result<Vec<RolloutBinding>, Error> {
         let mut statement = self.0.prepare_cached(
             "SELECT deployment, space, connector, from_revision, from_key_version, to_revision,
-             to_key_version FROM rollout_bindings WHERE rollout = ?1
+             to_key_version, failure_class FROM rollout_bindings WHERE rollout = ?1
              ORDER BY deployment, space, connector",
         )?;
         let mut rows = statement.query([id.to_string()])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
+            let class: Option<String> = row.get(7)?;
+            let class =
+                class.map(|word| known("rollout_bindings", &word, FailureClass::parse(&word)));
             all.push(RolloutBinding {
                 id: read_id("rollout_bindings", row, 0)?,
                 from: assignment(row.get(3)?, row.get(4)?),
                 to: assignment(row.get(5)?, row.get(6)?),
+                failure: class.transpose()?,
             });
         }
         Ok(all)

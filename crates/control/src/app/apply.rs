@@ -1,6 +1,6 @@
 //! `plan` and `apply`: one use case. A plan is an apply whose transaction is undone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
@@ -70,7 +70,7 @@ struct Job {
     manifests: Vec<Manifest>,
     versions: BTreeMap<KeyName, KeyVersionRow>,
     intent: Intent,
-    principal: String,
+    actor: Actor,
     now: Timestamp,
 }
 
@@ -89,13 +89,13 @@ impl App {
         };
         actor.must_be(needed)?;
         let manifests = read_all(files)?;
-        let versions = self.read_keys(actor, &manifests, intent).await?;
-        let principal = actor.principal.clone();
+        let versions = self.read_keys(actor, &manifests).await?;
+        let actor = actor.clone();
         let job = Job {
             manifests,
             versions,
             intent,
-            principal,
+            actor,
             now: clock::now(),
         };
         match self.store.write(move |tx| job.run(tx)).await {
@@ -120,7 +120,6 @@ impl App {
         &self,
         actor: &Actor,
         manifests: &[Manifest],
-        intent: Intent,
     ) -> Result<BTreeMap<KeyName, KeyVersionRow>, Error> {
         let mut versions = BTreeMap::new();
         for manifest in manifests {
@@ -138,9 +137,8 @@ impl App {
             if !is_new {
                 continue;
             }
-            if intent != Intent::Plan {
-                actor.must_be(Role::Admin)?;
-            }
+            // Also a plan reads the key's value, to show that it can be had.
+            actor.must_be(Role::Admin)?;
             self.check_key_path(key, &manifest.place)?;
             let newest = known.first().map(|row| row.version.0).unwrap_or_default();
             let found =
@@ -212,19 +210,13 @@ impl Job {
         check::check(tx, &self.manifests)?;
         let before = preview::before(tx)?;
         let goals = refresh_goals(tx, self.now)?;
-        let connectors: BTreeSet<ConnectorName> = goals
-            .changed
-            .iter()
-            .chain(&goals.removed)
-            .map(|id| id.connector.clone())
-            .collect();
         let names: Vec<String> = changes
             .iter()
             .filter(|change| change.is_change())
             .map(|change| format!("{} {}", change.kind, change.name))
             .collect();
-        let cause = format!("{} applied {}", self.principal, names.join(", "));
-        let started = start_rollouts(tx, &connectors, &cause, &self.principal, self.now)?;
+        let cause = format!("{} applied {}", self.actor.principal, names.join(", "));
+        let started = start_rollouts(tx, &goals.spread(), &cause, &self.actor.principal, self.now)?;
         let result = preview::result(tx, changes, &before, &started)?;
         match self.intent {
             Intent::Plan => return Err(Undo::OnlyPlanned(Box::new(result))),
@@ -242,7 +234,7 @@ impl Job {
             let text = format!("applied {}", names.join(", "));
             let event = Event {
                 at: self.now,
-                actor: self.principal,
+                actor: self.actor.principal,
                 text,
             };
             tx.add_event(EventScope::Service, &event)?;
@@ -262,6 +254,9 @@ impl Job {
                     .is_some_and(|old| old.key.location != key.location)
                 {
                     return Err(moved(manifest).into());
+                }
+                if old.as_ref().is_none_or(|old| old.key != *key) {
+                    self.actor.must_be(Role::Admin)?;
                 }
                 let change = Change::key(old.as_ref().map(|row| &row.key), key);
                 tx.put_key(key)?;

@@ -60,17 +60,6 @@ impl App {
         self.store.write(settle).await
     }
 
-    /// What this deployment shall have now, with a new generation.
-    pub(crate) async fn desired_anew(&self, id: DeploymentId) -> Result<DesiredState, Error> {
-        let idle_probe_secs = duration_secs(self.config.agents.idle_probe);
-        let epoch = self.store.epoch();
-        let write = move |tx: &Tx<'_>| {
-            tx.next_generation(id, epoch)?;
-            compose(tx, id, idle_probe_secs)
-        };
-        self.store.write(write).await
-    }
-
     /// The value of a key version for an agent whose desired state names it.
     pub(crate) async fn key_for_agent(
         &self,
@@ -142,9 +131,15 @@ fn compose(tx: &Tx<'_>, id: DeploymentId, probe_interval_secs: u32) -> Result<De
                 binding.progress.state,
                 BindingState::Proven | BindingState::Applied | BindingState::Waived
             );
-            *named
-                .entry((key, KeyVersion(assignment.key_version)))
-                .or_insert(false) |= must_write;
+            // A key never goes to a deployment outside of its scope, whatever else was decided.
+            if keys
+                .get(&key)
+                .is_some_and(|key| key.scope.matches(&deployment.labels))
+            {
+                *named
+                    .entry((key, KeyVersion(assignment.key_version)))
+                    .or_insert(false) |= must_write;
+            }
         }
         bindings.push(wire);
     }

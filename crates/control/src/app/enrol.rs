@@ -6,7 +6,7 @@ use keyfleet_core::token::label_mismatch;
 use keyfleet_proto::{Invalid, labels, v1};
 use keyfleet_store::{Deployment, Event, EventScope, TokenUse, Tx};
 
-use super::start::{refresh_goals, start_rollouts};
+use super::start::{Spread, refresh_goals, start_rollouts};
 use super::tokens::{hash, is_good};
 use super::{App, KEYFLEET};
 use crate::ca::Issued;
@@ -132,12 +132,6 @@ fn store(tx: &Tx<'_>, token_hash: &[u8; 32], row: &Deployment) -> Result<(), Err
     tx.add_event(EventScope::Deployment(row.id), &event)?;
     refresh_goals(tx, now)?;
     let cause = format!("deployment {} enrolled", row.name);
-    start_rollouts(
-        tx,
-        &std::collections::BTreeSet::new(),
-        &cause,
-        KEYFLEET,
-        now,
-    )?;
+    start_rollouts(tx, &Spread::default(), &cause, KEYFLEET, now)?;
     Ok(())
 }

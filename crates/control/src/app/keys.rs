@@ -1,8 +1,5 @@
 //! New versions of Keys: noticed in Vault's metadata, read once, rolled out.
 
-use std::collections::BTreeSet;
-
-use keyfleet_core::id::{ConnectorName, KeyName};
 use keyfleet_core::key::{Key, KeyState};
 use keyfleet_seal::shown;
 use keyfleet_store::{KeyVersionRow, Tx};
@@ -45,9 +42,9 @@ impl App {
             tx.set_vault_status(&name, &status, now)?;
             if let Some(version) = &found {
                 tx.insert_key_version(&name, version)?;
-                refresh_goals(tx, now)?;
+                let goals = refresh_goals(tx, now)?;
                 let cause = format!("key {name} has version {} in Vault", version.version.0);
-                start_rollouts(tx, &users(tx, &name)?, &cause, KEYFLEET, now)?;
+                start_rollouts(tx, &goals.spread(), &cause, KEYFLEET, now)?;
             }
             Ok::<_, Error>(())
         };
@@ -74,14 +71,14 @@ impl App {
                 version.0, key.location
             ));
         }
-        if version.0 == known {
-            return Ok(None);
-        }
         if info.state != VersionState::Readable {
             return Err(format!(
                 "version {} at {} is deleted",
                 version.0, key.location
             ));
+        }
+        if version.0 == known {
+            return Ok(None);
         }
         let value = self
             .keyring
@@ -96,15 +93,4 @@ impl App {
             first_seen: clock::now(),
         }))
     }
-}
-
-/// The connectors that hold this Key.
-pub(crate) fn users(tx: &Tx<'_>, key: &KeyName) -> Result<BTreeSet<ConnectorName>, Error> {
-    let connectors = tx.connectors()?;
-    let users = connectors
-        .into_iter()
-        .filter(|connector| connector.revision.spec.key == *key);
-    Ok(users
-        .map(|connector| connector.revision.connector)
-        .collect())
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod desired;
+pub(crate) mod ending;
 pub(crate) mod enrol;
 pub(crate) mod keys;
 pub(crate) mod preview;

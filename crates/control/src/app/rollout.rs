@@ -1,18 +1,18 @@
-//! Rollouts: what operators may do to them, and what their end means for keys and revisions.
+//! What operators may do to rollouts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::failure::FailureClass;
-use keyfleet_core::id::{ConnectorName, DeploymentId, KeyName, KeyVersion, Revision, RolloutId};
+use keyfleet_core::id::{DeploymentId, RolloutId};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::rollout::{Event as RunEvent, Phase, Verb};
 use keyfleet_core::token::Role;
-use keyfleet_store::{Binding, Event, EventScope, Rollout, Tx};
+use keyfleet_store::{Binding, KeyVersionRow, Rollout, Tx};
 
-use super::start::{refresh_goals, start_rollouts};
+use super::ending::key_at;
+use super::start::{Spread, refresh_goals, start_rollouts};
 use super::step::{Loaded, load};
-use super::{Actor, App, KEYFLEET};
+use super::{Actor, App};
 use crate::clock;
 use crate::error::Error;
 
@@ -30,7 +30,7 @@ impl App {
         let (principal, now) = (actor.principal.clone(), clock::now());
         let changed = move |tx: &Tx<'_>| {
             let rollout = find(tx, &id)?;
-            let is_over = matches!(rollout.run.phase, Phase::RolledBack | Phase::Aborted);
+            let is_over = rollout.run.phase.is_terminal() && rollout.run.phase != Phase::Superseded;
             if is_over && verb == Verb::Retry {
                 return start_again(tx, rollout, &principal, now);
             }
@@ -76,8 +76,12 @@ fn say(
         "" => format!("{principal} said {}", verb.as_str()),
         reason => format!("{principal} said {}: {reason}", verb.as_str()),
     };
+    let before = loaded.rollout.run.phase;
     loaded.happen(tx, RunEvent::Verb(verb), &text, principal, now)?;
+    // Said twice, a verb changes nothing the second time.
+    let is_new = loaded.rollout.run.phase != before;
     match verb {
+        Verb::Resume if !is_new => Ok(()),
         Verb::Resume if is_rollback => offer_again(tx, loaded, is_rollback),
         Verb::Resume => forgive(tx, loaded),
         Verb::Retry => offer_again(tx, loaded, is_rollback),
@@ -122,7 +126,7 @@ fn failed(loaded: &Loaded) -> BTreeSet<DeploymentId> {
     bindings.map(|binding| binding.id.deployment).collect()
 }
 
-/// A rollout that was rolled back or aborted is tried again as a new one.
+/// A rollout that has ended is tried again as a new one: for every binding of it that has not what it shall have.
 fn start_again(
     tx: &Tx<'_>,
     rollout: Rollout,
@@ -131,168 +135,38 @@ fn start_again(
 ) -> Result<RolloutId, Error> {
     let old = rollout.id;
     let loaded = load(tx, rollout)?;
-    let mut connectors = BTreeSet::new();
+    let mut spread = Spread::default();
     for change in loaded.changes.values().flatten() {
-        connectors.insert(change.id.connector.clone());
-        if let Some(to) = change.to {
-            tx.withdraw_connector(&change.id.connector, to.revision, None)?;
-            let key = key_at(tx, &change.id.connector, to.revision)?;
-            let versions = tx.key_versions(&key)?;
-            let abandoned = |v: &&keyfleet_store::KeyVersionRow| {
-                v.version == to.key_version && v.state == KeyState::Abandoned
-            };
-            if versions.iter().any(|v| abandoned(&v)) {
-                tx.set_key_state(&key, to.key_version, KeyState::Pending)?;
-            }
+        let connector = &change.id.connector;
+        spread.changed.insert(connector.clone());
+        let Some(to) = change.to else { continue };
+        tx.withdraw_connector(connector, to.revision, None)?;
+        let key = key_at(tx, connector, to.revision)?;
+        let is_abandoned =
+            |row: &KeyVersionRow| row.version == to.key_version && row.state == KeyState::Abandoned;
+        if tx.key_versions(&key)?.iter().any(is_abandoned) {
+            tx.set_key_state(&key, to.key_version, KeyState::Pending)?;
         }
     }
-    for binding in loaded
-        .bindings
-        .values()
-        .filter(|binding| binding.held_by == Some(old))
-    {
-        tx.put_binding(&Binding {
-            held_by: None,
-            ..binding.clone()
-        })?;
+    for binding in loaded.bindings.values() {
+        if binding.held_by == Some(old) {
+            tx.put_binding(&Binding {
+                held_by: None,
+                ..binding.clone()
+            })?;
+        }
     }
     refresh_goals(tx, now)?;
+    for binding in tx.bindings_in(old)? {
+        if !binding.is_converged() && binding.goal.is_some() {
+            spread.again.insert(binding.id);
+        }
+    }
     let cause = format!("retry of rollout {old}");
-    let started = start_rollouts(tx, &connectors, &cause, principal, now)?;
+    let started = start_rollouts(tx, &spread, &cause, principal, now)?;
     started.first().copied().ok_or_else(|| {
         Error::Precondition(
             "there is nothing left to retry: every binding has what it shall have".to_owned(),
         )
     })
-}
-
-/// What the end of a rollout means beyond itself.
-pub(crate) fn finish(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<(), Error> {
-    let phase = loaded.rollout.run.phase;
-    if phase == Phase::Completed {
-        promote(tx, loaded)?;
-    } else if phase == Phase::RolledBack {
-        withdraw(tx, loaded, now)?;
-    } else if phase == Phase::Aborted {
-        hold(tx, loaded)?;
-    }
-    Ok(())
-}
-
-/// A key version that every binding was told and that a whole rollout has proven is the current one.
-fn promote(tx: &Tx<'_>, loaded: &Loaded) -> Result<(), Error> {
-    let mut brought: BTreeSet<(KeyName, KeyVersion)> = BTreeSet::new();
-    for change in loaded.changes.values().flatten() {
-        if let Some(to) = change.to {
-            brought.insert((
-                key_at(tx, &change.id.connector, to.revision)?,
-                to.key_version,
-            ));
-        }
-    }
-    let bindings = tx.bindings()?;
-    for (key, version) in brought {
-        let mut everybody_has_it = true;
-        for binding in bindings.iter().filter(|binding| binding.goal.is_some()) {
-            let Some(goal) = binding.goal else { continue };
-            let is_of_key = key_at(tx, &binding.id.connector, goal.revision)? == key;
-            everybody_has_it &= !is_of_key || binding.is_told_goal() || goal.key_version != version;
-        }
-        if everybody_has_it {
-            make_current(tx, &key, version)?;
-        }
-    }
-    Ok(())
-}
-
-fn make_current(tx: &Tx<'_>, key: &KeyName, version: KeyVersion) -> Result<(), Error> {
-    for row in tx.key_versions(key)? {
-        let is_open = matches!(row.state, KeyState::Pending | KeyState::Current);
-        if row.version == version && row.state == KeyState::Pending {
-            tx.set_key_state(key, row.version, KeyState::Current)?;
-        } else if row.version < version && is_open {
-            // Also a version that this one overtook before it was proven everywhere.
-            tx.set_key_state(key, row.version, KeyState::Previous)?;
-        }
-    }
-    Ok(())
-}
-
-/// What was rolled back is not spread again by itself: the refused key version is abandoned, or the
-/// revision withdrawn, whichever the failures blame.
-fn withdraw(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<(), Error> {
-    let refused = |class| class == FailureClass::Auth;
-    let blames_key = loaded
-        .targets
-        .iter()
-        .any(|t| t.failure.as_ref().is_some_and(|f| refused(f.class)));
-    let mut revisions: BTreeMap<(ConnectorName, Revision), ()> = BTreeMap::new();
-    let mut versions: BTreeSet<(KeyName, KeyVersion)> = BTreeSet::new();
-    for change in loaded.changes.values().flatten() {
-        let Some(to) = change.to else { continue };
-        let has_new_revision = change.from.is_none_or(|from| from.revision != to.revision);
-        let has_new_version = change
-            .from
-            .is_none_or(|from| from.key_version != to.key_version);
-        let key = key_at(tx, &change.id.connector, to.revision)?;
-        let is_pending = tx
-            .key_versions(&key)?
-            .iter()
-            .any(|v| v.version == to.key_version && v.state == KeyState::Pending);
-        if has_new_version && is_pending && (blames_key || !has_new_revision) {
-            versions.insert((key, to.key_version));
-        } else if has_new_revision {
-            revisions.insert((change.id.connector.clone(), to.revision), ());
-        }
-    }
-    for (connector, revision) in revisions.into_keys() {
-        tx.withdraw_connector(&connector, revision, Some(loaded.rollout.id))?;
-        note(
-            tx,
-            loaded,
-            format!("connector {connector} {revision} is withdrawn"),
-            now,
-        )?;
-    }
-    for (key, version) in versions {
-        tx.set_key_state(&key, version, KeyState::Abandoned)?;
-        note(tx, loaded, format!("key {key} {version} is abandoned"), now)?;
-    }
-    refresh_goals(tx, now)?;
-    Ok(())
-}
-
-/// What an aborted rollout left undone waits for an operator.
-fn hold(tx: &Tx<'_>, loaded: &Loaded) -> Result<(), Error> {
-    for binding in loaded
-        .bindings
-        .values()
-        .filter(|binding| !binding.is_told_goal())
-    {
-        tx.put_binding(&Binding {
-            held_by: Some(loaded.rollout.id),
-            ..binding.clone()
-        })?;
-    }
-    Ok(())
-}
-
-fn note(tx: &Tx<'_>, loaded: &Loaded, text: String, now: Timestamp) -> Result<(), Error> {
-    let event = Event {
-        at: now,
-        actor: KEYFLEET.to_owned(),
-        text,
-    };
-    tx.add_event(EventScope::Rollout(loaded.rollout.id), &event)?;
-    Ok(())
-}
-
-fn key_at(tx: &Tx<'_>, connector: &ConnectorName, revision: Revision) -> Result<KeyName, Error> {
-    let stored = tx.connector(connector, revision)?;
-    let name = || format!("{connector} {revision}");
-    let stored = stored.ok_or_else(|| Error::NotFound {
-        kind: "connector revision",
-        name: name(),
-    })?;
-    Ok(stored.revision.spec.key)
 }

@@ -1,7 +1,7 @@
 //! Scenarios over the use cases with a real database and agents that only say what they are told to say.
 //! No network and no process: what these tests need of Vault is written into the database.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingState;
@@ -20,7 +20,7 @@ use keyfleet_seal::FingerprintKey;
 use keyfleet_store::{Binding, Deployment, KeyVersionRow, Rollout, Store, Tx};
 use tokio_util::sync::CancellationToken;
 
-use super::start::{refresh_goals, start_rollouts};
+use super::start::{Spread, refresh_goals, start_rollouts};
 use super::status::Reporter;
 use super::step::{Surroundings, step_all};
 use super::{Actor, App, KEYFLEET};
@@ -132,7 +132,13 @@ impl World {
         self.write(move |tx| {
             tx.insert_deployment(&row)?;
             refresh_goals(tx, now)?;
-            start_rollouts(tx, &BTreeSet::new(), "a deployment enrolled", KEYFLEET, now)?;
+            start_rollouts(
+                tx,
+                &Spread::default(),
+                "a deployment enrolled",
+                KEYFLEET,
+                now,
+            )?;
             Ok(())
         })
         .await;
@@ -278,8 +284,8 @@ fn enrolment() -> EnrolmentId {
 
 fn spread(tx: &Tx<'_>, cause: &str) -> Result<(), Error> {
     let now = clock::now();
-    refresh_goals(tx, now)?;
-    start_rollouts(tx, &BTreeSet::from([assistant()]), cause, "ops", now)?;
+    let goals = refresh_goals(tx, now)?;
+    start_rollouts(tx, &goals.spread(), cause, "ops", now)?;
     Ok(())
 }
 
@@ -493,4 +499,187 @@ async fn a_generation_stands_for_one_document() {
     assert!(generation(&after) > generation(&before));
     world.settle(works).await;
     assert!(world.bindings().await.values().all(Binding::is_converged));
+}
+
+#[tokio::test]
+async fn a_broken_newcomer_takes_nothing_from_the_others() {
+    let mut world = World::new(&["canary", "b"]).await;
+    world.settle(works).await;
+    world.enrol("late").await;
+    world
+        .turn(|name, _| (name == "late").then_some(FailureClass::Egress))
+        .await;
+    world.say(Verb::Rollback).await.unwrap();
+    world
+        .settle(|_, told| (!told.remove).then_some(FailureClass::Egress))
+        .await;
+    let current = world
+        .write(|tx| Ok(tx.connector(&assistant(), Revision(1))?))
+        .await
+        .unwrap();
+    assert_eq!(current.withdrawn_by, None, "others have proven it");
+    assert_eq!(world.key_states().await, [(1, KeyState::Current)]);
+    let bindings = world.bindings().await;
+    assert_eq!(bindings["late"].held_by, Some(world.newest().await.id));
+    assert_eq!(bindings["b"].goal, bindings["b"].last_proven);
+    world.say(Verb::Retry).await.unwrap();
+    world.settle(works).await;
+    assert!(world.bindings().await["late"].is_converged());
+}
+
+#[tokio::test]
+async fn a_removal_that_was_rolled_back_stays_so() {
+    let world = World::new(&["canary", "b"]).await;
+    world.settle(works).await;
+    let nowhere = Labels::from([("tier".to_owned(), "none".to_owned())]);
+    world
+        .write(move |tx| {
+            let everywhere = placement(DriftPolicy::Correct);
+            tx.put_placement(&Placement {
+                selector: Selector::from_labels(&nowhere),
+                ..everywhere
+            })?;
+            spread(tx, "nobody shall have it")
+        })
+        .await;
+    world.turn(works).await;
+    world.say(Verb::Rollback).await.unwrap();
+    world.settle(works).await;
+    let rollout = world.newest().await;
+    assert_eq!(rollout.run.phase, Phase::RolledBack);
+    assert!(
+        rollout.cause.contains("nobody shall have it"),
+        "no second removal began"
+    );
+    assert!(world.bindings().await.values().all(|b| b.running.is_some()));
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_goes_on_nowhere_under_another_strategy_either() {
+    let world = World::new(&["canary", "b"]).await;
+    world.settle(works).await;
+    world
+        .write(|tx| {
+            let mut slow = default_strategy("slow".parse().unwrap());
+            slow.waves[0].concurrency = Amount::Count(1);
+            tx.put_strategy(&slow)?;
+            tx.put_placement(&Placement {
+                name: "second".parse().unwrap(),
+                spaces: vec!["soc".parse().unwrap()],
+                strategy: "slow".parse().unwrap(),
+                ..placement(DriftPolicy::Correct)
+            })?;
+            spread(tx, "a second space")
+        })
+        .await;
+    world.settle(works).await;
+    world.new_revision(2).await;
+    world
+        .settle(|name, told| {
+            let space = told.binding.as_ref().map(|binding| binding.space.as_str());
+            let is_new = told.assignment.map(|assignment| assignment.revision) == Some(2);
+            // The other strategy's rollout has proven nothing yet and stands still.
+            match (is_new, name, space) {
+                (true, "canary", Some("default")) => Some(FailureClass::Auth),
+                (true, _, Some("soc")) => Some(FailureClass::Timeout),
+                _ => None,
+            }
+        })
+        .await;
+    let bindings = world.write(|tx| Ok(tx.bindings()?)).await;
+    let revisions: Vec<_> = bindings
+        .iter()
+        .map(|b| b.goal.map(|goal| goal.revision.0))
+        .collect();
+    assert!(
+        revisions.iter().all(|revision| *revision == Some(1)),
+        "{revisions:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_never_goes_beyond_its_scope_not_even_to_a_newcomer() {
+    let mut world = World::new(&["canary"]).await;
+    world.settle(works).await;
+    world
+        .write(|tx| {
+            let mut key = tx.keys()?.remove(0).key;
+            let canary = Labels::from([("tier".to_owned(), "canary".to_owned())]);
+            key.scope = Selector::from_labels(&canary);
+            Ok(tx.put_key(&key)?)
+        })
+        .await;
+    world.enrol("stranger").await;
+    world.settle(works).await;
+    let stranger = &world.bindings().await["stranger"];
+    assert_eq!((stranger.goal, stranger.desired), (None, None));
+    let waiting = world
+        .app
+        .view(|tx, scene| super::view::deployment(tx, scene, "stranger"))
+        .await;
+    let waiting = waiting.unwrap().deployment.unwrap().waiting;
+    assert!(
+        waiting.contains("may only be used where tier=canary"),
+        "{waiting}"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_cannot_say_what_no_agent_can_know() {
+    let world = World::new(&["canary"]).await;
+    world.turn(|_, _| Some(FailureClass::Timeout)).await;
+    let id = *world.names.keys().next().unwrap();
+    let document = world.app.desired(id).await.unwrap().document;
+    let told = &document.bindings[0];
+    let honest = status(told, document.generation.unwrap(), None);
+    let lies = [
+        v1::BindingStatus {
+            state: v1::BindingState::Waived.into(),
+            ..honest.clone()
+        },
+        v1::BindingStatus {
+            running: None,
+            ..honest.clone()
+        },
+        v1::BindingStatus {
+            attempt: told.attempt + 1,
+            ..honest.clone()
+        },
+        v1::BindingStatus {
+            removed: true,
+            ..honest.clone()
+        },
+        v1::BindingStatus {
+            generation: Some(v1::Generation::default()),
+            ..honest.clone()
+        },
+    ];
+    let from = Reporter {
+        deployment: id,
+        enrolment: enrolment(),
+        certificate_serial: "01".to_owned(),
+        certificate_not_after: Timestamp::MAX,
+    };
+    for lie in lies {
+        let report = v1::StatusReport {
+            bindings: vec![lie.clone()],
+            ..v1::StatusReport::default()
+        };
+        world.app.report(&from, report, "test").await.unwrap();
+        assert_ne!(
+            world.bindings().await["canary"].progress.state,
+            BindingState::Proven,
+            "{lie:?}"
+        );
+        assert_eq!(world.holdings().await, BTreeMap::from([(1, 1)]));
+    }
+    let report = v1::StatusReport {
+        bindings: vec![honest],
+        ..v1::StatusReport::default()
+    };
+    world.app.report(&from, report, "test").await.unwrap();
+    assert_eq!(
+        world.bindings().await["canary"].progress.state,
+        BindingState::Proven
+    );
 }

@@ -27,6 +27,26 @@ pub(crate) struct GoalChanges {
     pub(crate) removed: Vec<BindingId>,
 }
 
+/// Which bindings a rollout is for, beside those that wait for nobody's word.
+#[derive(Debug, Default)]
+pub(crate) struct Spread {
+    /// The connectors whose change is the cause: older runs of them are superseded.
+    pub(crate) changed: BTreeSet<ConnectorName>,
+    /// Bindings that were told their goal and shall be told again.
+    pub(crate) again: BTreeSet<BindingId>,
+}
+
+impl GoalChanges {
+    /// The connectors whose goals are new.
+    pub(crate) fn spread(&self) -> Spread {
+        let ids = self.changed.iter().chain(&self.removed);
+        Spread {
+            changed: ids.map(|id| id.connector.clone()).collect(),
+            again: BTreeSet::new(),
+        }
+    }
+}
+
 /// Works out what every binding shall have, and stores what is new.
 pub(crate) fn refresh_goals(tx: &Tx<'_>, now: Timestamp) -> Result<GoalChanges, Error> {
     let placements = tx.placements()?;
@@ -54,6 +74,7 @@ pub(crate) fn refresh_goals(tx: &Tx<'_>, now: Timestamp) -> Result<GoalChanges, 
         }
         if binding.desired.is_none() {
             tx.delete_binding(id)?;
+            changes.changed.push(id.clone());
         } else if binding.goal.is_some() {
             tx.put_binding(&Binding {
                 goal: None,
@@ -98,8 +119,9 @@ fn wanted(
             .map(|v| (v.version, v.state))
             .collect();
         if let Some(version) = goal_version(&versions) {
-            input.key_versions.insert(row.key.name, version);
+            input.key_versions.insert(row.key.name.clone(), version);
         }
+        input.scopes.insert(row.key.name, row.key.scope);
     }
     Ok(goals(&input))
 }
@@ -149,13 +171,12 @@ fn new_binding(id: &BindingId, goal: &Goal, now: Timestamp) -> Binding {
     }
 }
 
-/// Starts rollouts for every binding that has not been told its goal.
+/// Starts rollouts for every binding that has not been told its goal, and for those that `spread` names.
 ///
-/// `changed` are the connectors whose change is the cause: older runs of them are superseded. Bindings of
-/// connectors that are in some other run wait for its end.
+/// Bindings of connectors that are in some other run wait for its end.
 pub(crate) fn start_rollouts(
     tx: &Tx<'_>,
-    changed: &BTreeSet<ConnectorName>,
+    spread: &Spread,
     cause: &str,
     actor: &str,
     now: Timestamp,
@@ -171,7 +192,7 @@ pub(crate) fn start_rollouts(
                 .collect::<BTreeSet<_>>(),
         );
     }
-    let (taken_over, older) = superseded(changed, &connectors_of);
+    let (taken_over, older) = superseded(&spread.changed, &connectors_of);
     let busy: BTreeSet<ConnectorName> = connectors_of
         .iter()
         .enumerate()
@@ -189,7 +210,9 @@ pub(crate) fn start_rollouts(
             && !older.is_empty()
             && !binding.is_converged();
         let waits = binding.held_by.is_some() || busy.contains(&binding.id.connector);
-        if !waits && (!binding.is_told_goal() || is_in_flight) {
+        let is_wanted =
+            !binding.is_told_goal() || is_in_flight || spread.again.contains(&binding.id);
+        if !waits && is_wanted {
             let strategy = strategies
                 .get(&binding.placement)
                 .cloned()
@@ -239,6 +262,7 @@ fn insert(
             id: binding.id.clone(),
             from: binding.last_proven,
             to: binding.goal,
+            failure: None,
         })
         .collect();
     let rollout = Rollout {

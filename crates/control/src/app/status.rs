@@ -54,10 +54,10 @@ impl App {
         let facts = report.facts.map(facts).transpose()?;
         let mut reports = Vec::with_capacity(report.bindings.len());
         for binding in report.bindings {
-            let mut report = Report::read(from.deployment, binding)?;
-            self.tell_auth_from_egress(&mut report).await;
-            reports.push(report);
+            reports.push(Report::read(from.deployment, binding)?);
         }
+        self.tell_auth_from_egress(from.deployment, &mut reports)
+            .await?;
         let (from, agent_version, now) = (from.clone(), agent_version.to_owned(), clock::now());
         let write = move |tx: &Tx<'_>| {
             if let Some(facts) = facts {
@@ -147,25 +147,37 @@ impl App {
     }
 
     /// A 401 at one Kibana, while the key works from here, is the way out that is refused and not the key.
-    async fn tell_auth_from_egress(&self, report: &mut Report) {
-        let (Some(failure), Some(attempted)) = (&mut report.failure, report.attempted) else {
-            return;
+    async fn tell_auth_from_egress(
+        &self,
+        deployment: DeploymentId,
+        reports: &mut [Report],
+    ) -> Result<(), Error> {
+        let is_auth = |report: &Report| {
+            let class = report.failure.as_ref().map(|failure| failure.class);
+            class == Some(FailureClass::Auth)
         };
-        if failure.class != FailureClass::Auth {
-            return;
+        if !reports.iter().any(is_auth) {
+            return Ok(());
         }
-        if self
-            .key_works_from_here(&report.id.connector, attempted)
-            .await
-            == Some(true)
-        {
-            failure.class = FailureClass::Egress;
-            let text = format!(
-                "{}; the same key works from the control service",
-                failure.text
-            );
-            failure.text = text;
+        let read = move |tx: &Tx<'_>| Ok::<_, Error>(tx.bindings_of(deployment)?);
+        let bindings = self.store.read(read).await?;
+        for report in reports.iter_mut().filter(|report| is_auth(report)) {
+            // Only what was really told is asked about: no agent can make control use other keys.
+            let binding = bindings.iter().find(|binding| binding.id == report.id);
+            if !binding.is_some_and(|binding| report.answers(binding)) {
+                continue;
+            }
+            let (Some(failure), Some(attempted)) = (&mut report.failure, report.attempted) else {
+                continue;
+            };
+            let connector = &report.id.connector;
+            if self.key_works_from_here(connector, attempted).await == Some(true) {
+                failure.class = FailureClass::Egress;
+                let text = "the same key works from the control service";
+                failure.text = format!("{}; {text}", failure.text);
+            }
         }
+        Ok(())
     }
 }
 
@@ -219,11 +231,28 @@ impl Report {
 
     /// True where it answers what the binding is told now, and not something older.
     fn answers(&self, binding: &Binding) -> bool {
-        binding.desired.is_some_and(|told| {
-            told.assignment == self.attempted
-                && self.generation >= told.generation
-                && (told.attempt == self.attempt || told.assignment.is_none())
-        })
+        self.is_sound()
+            && binding.desired.is_some_and(|told| {
+                told.assignment == self.attempted
+                    && (!self.removed || told.assignment.is_none())
+                    && self.generation >= told.generation
+                    && (told.attempt == self.attempt || told.assignment.is_none())
+            })
+    }
+
+    /// True where an agent may say this at all: what it did and saw, and nothing that contradicts itself.
+    fn is_sound(&self) -> bool {
+        match self.state {
+            BindingState::Proven => self.removed || self.running == self.attempted,
+            BindingState::Received
+            | BindingState::Applied
+            | BindingState::Failed
+            | BindingState::Drifted => true,
+            BindingState::Waiting
+            | BindingState::Offered
+            | BindingState::Waived
+            | BindingState::Unknown => false,
+        }
     }
 }
 
@@ -240,7 +269,8 @@ fn take(tx: &Tx<'_>, from: &Reporter, report: &Report, now: Timestamp) -> Result
         progress(&mut new, report, now);
     }
     if new.progress.state == BindingState::Proven && report.answers(&binding) {
-        prove(tx, from, &mut new, report, now)?;
+        let is_news = binding.progress.state != BindingState::Proven;
+        prove(tx, from, &mut new, report, (is_news, now))?;
     } else if new.progress != binding.progress && voids_evidence(new.progress.state) {
         tx.void_evidence(&new.id)?;
     }
@@ -276,13 +306,14 @@ fn prove(
     from: &Reporter,
     binding: &mut Binding,
     report: &Report,
-    now: Timestamp,
+    (is_news, now): (bool, Timestamp),
 ) -> Result<(), Error> {
     let Some(assignment) = report.attempted else {
         return Ok(());
     };
-    let at = report.proven_at.unwrap_or(now);
-    if binding.last_proven == Some(assignment) && binding.proven_at == Some(at) {
+    // A clock that runs ahead must not make a proof outlive its time.
+    let at = report.proven_at.unwrap_or(now).min(now);
+    if !is_news && binding.last_proven == Some(assignment) && binding.proven_at == Some(at) {
         return Ok(());
     }
     binding.last_proven = Some(assignment);

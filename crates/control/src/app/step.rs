@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
 use keyfleet_core::failure::FailureClass;
-use keyfleet_core::id::{ConnectorName, DeploymentId, KeyName, RolloutId};
+use keyfleet_core::id::{ConnectorName, DeploymentId, RolloutId};
 use keyfleet_core::rollout::{
-    Deadline, Event as RunEvent, Phase, Plan, PlanInput, Step, Target, Waiting, plan,
+    Deadline, Event as RunEvent, Phase, Plan, PlanInput, Run, Step, Target, Waiting, plan,
 };
 use keyfleet_store::{
     Binding, Desired, Event, EventScope, Progress, Rollout, RolloutBinding, RolloutTarget, Tx,
 };
 
 use super::KEYFLEET;
-use super::rollout::finish;
+use super::ending::{finish, key_at};
+use super::start::{Spread, start_rollouts};
 use crate::error::Error;
 
 /// Plans of one step: each applies what the last decided. The planner's own tests show that a handful is enough;
@@ -40,6 +41,8 @@ pub(crate) struct Outcome {
     pub(crate) wake_at: Option<Timestamp>,
     /// The rollout ended.
     pub(crate) ended: bool,
+    /// What its end changed for others.
+    spread: Spread,
 }
 
 /// A rollout with everything that belongs to it.
@@ -48,6 +51,29 @@ pub(crate) struct Loaded {
     pub(crate) targets: Vec<RolloutTarget>,
     pub(crate) changes: BTreeMap<DeploymentId, Vec<RolloutBinding>>,
     pub(crate) bindings: BTreeMap<BindingId, Binding>,
+}
+
+/// Gives everything that is under way a new beginning: after a start of control nobody was watching, and agents
+/// need a moment to come back. Without it every deadline would have passed at once.
+pub(crate) fn begin_anew(tx: &Tx<'_>, now: Timestamp) -> Result<(), Error> {
+    for rollout in tx.active_rollouts()? {
+        let run = Run {
+            wave_started_at: now,
+            ..rollout.run
+        };
+        tx.set_run(rollout.id, &run, None)?;
+        for mut binding in tx.bindings_in(rollout.id)? {
+            let is_under_way = matches!(
+                binding.progress.state,
+                BindingState::Offered | BindingState::Received | BindingState::Applied
+            );
+            if is_under_way {
+                binding.progress.at = now;
+                tx.put_binding(&binding)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes one rollout as far as it goes now.
@@ -157,7 +183,7 @@ impl Loaded {
         if let Some(known) = assignable.get(&cache_key) {
             return Ok(*known);
         }
-        let key = key_of(tx, &change.id.connector, from)?;
+        let key = key_at(tx, &change.id.connector, from.revision)?;
         let versions = tx.key_versions(&key)?;
         let may = versions
             .iter()
@@ -185,7 +211,7 @@ impl Loaded {
             outcome.touched.insert(*deployment);
         }
         for (event, reason) in &plan.events {
-            self.happen(tx, *event, reason, KEYFLEET, around.now)?;
+            outcome.spread = self.happen(tx, *event, reason, KEYFLEET, around.now)?;
         }
         Ok(())
     }
@@ -198,7 +224,7 @@ impl Loaded {
         reason: &str,
         actor: &str,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<Spread, Error> {
         let phase = self.rollout.run.phase.next(event)?;
         let run = &mut self.rollout.run;
         let is_new = phase != run.phase;
@@ -234,9 +260,9 @@ impl Loaded {
         };
         tx.add_event(EventScope::Rollout(self.rollout.id), &entry)?;
         if phase.is_terminal() {
-            finish(tx, self, now)?;
+            return finish(tx, self, now);
         }
-        Ok(())
+        Ok(Spread::default())
     }
 
     fn time_out(
@@ -282,36 +308,37 @@ impl Loaded {
         around: &Surroundings,
     ) -> Result<(), Error> {
         let generation = tx.next_generation(deployment, around.epoch)?;
-        let changes = self.changes_of(deployment).to_vec();
-        let failure = changes
-            .iter()
-            .filter_map(|change| self.bindings.get(&change.id))
-            .find_map(|binding| binding.progress.failure.clone());
-        for change in &changes {
+        let mut changes = self.changes.remove(&deployment).unwrap_or_default();
+        let mut failure = None;
+        for change in &mut changes {
             let assignment = match direction {
                 Direction::Forward => change.to,
                 Direction::Back => change.from,
             };
-            if let Some(assignment) = assignment {
-                let key = key_of(tx, &change.id.connector, assignment)?;
-                tx.open_holding(&change.id, &key, assignment.key_version, around.now)?;
-            }
             let Some(binding) = self.bindings.get_mut(&change.id) else {
                 continue;
             };
-            let attempt = match binding.desired {
-                Some(told) if told.assignment == assignment => told.attempt + 1,
-                _ => 1,
-            };
+            if let Some(assignment) = assignment {
+                let key = key_at(tx, &change.id.connector, assignment.revision)?;
+                tx.open_holding(&change.id, &key, assignment.key_version, around.now)?;
+            }
+            if let (Direction::Back, Some(failed)) = (direction, &binding.progress.failure) {
+                tx.blame(self.rollout.id, &change.id, failed.class)?;
+                change.failure = Some(failed.class);
+                failure = failure.or(Some(failed.clone()));
+            }
+            let is_same = binding
+                .desired
+                .is_some_and(|told| told.assignment == assignment);
             binding.desired = Some(Desired {
                 assignment,
-                attempt,
+                // Never counts anew: an answer to an older try must not pass for an answer to this one.
+                attempt: binding.desired.map_or(1, |told| told.attempt + 1),
                 generation,
             });
-            let baseline_ok = match direction {
-                Direction::Forward => None,
-                Direction::Back => binding.progress.baseline_ok,
-            };
+            // A retry of the same is still judged by what was there before the first try.
+            let is_new = direction == Direction::Forward && !is_same;
+            let baseline_ok = binding.progress.baseline_ok.filter(|_| !is_new);
             let state = BindingState::Offered;
             binding.progress = Progress {
                 state,
@@ -321,6 +348,7 @@ impl Loaded {
             };
             tx.put_binding(binding)?;
         }
+        self.changes.insert(deployment, changes);
         if let Some(target) = self.targets.iter_mut().find(|t| t.deployment == deployment) {
             match direction {
                 Direction::Forward => target.offered_at = Some(around.now),
@@ -335,25 +363,10 @@ impl Loaded {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Forward,
     Back,
-}
-
-/// The Key of a connector at a revision.
-fn key_of(
-    tx: &Tx<'_>,
-    connector: &ConnectorName,
-    assignment: Assignment,
-) -> Result<KeyName, Error> {
-    let stored = tx.connector(connector, assignment.revision)?;
-    let name = || format!("{connector} {}", assignment.revision);
-    let stored = stored.ok_or_else(|| Error::NotFound {
-        kind: "connector revision",
-        name: name(),
-    })?;
-    Ok(stored.revision.spec.key)
 }
 
 /// How far the worst binding of a deployment has come.
@@ -425,23 +438,31 @@ pub(crate) fn step_all(
     tx: &Tx<'_>,
     around: &Surroundings,
 ) -> Result<BTreeMap<RolloutId, Outcome>, Error> {
-    let mut outcomes = BTreeMap::new();
-    // Each round may end rollouts, and an end may let others start; only finitely many bindings wait.
+    let mut outcomes: BTreeMap<RolloutId, Outcome> = BTreeMap::new();
+    // Each round may end rollouts, and an end may let others start or set them aside; only finitely many bindings
+    // wait.
     loop {
+        let mut spread = Spread::default();
         let mut any_ended = false;
         for rollout in tx.active_rollouts()? {
             let id = rollout.id;
             let mut outcome = step(tx, rollout, around)?;
             any_ended |= outcome.ended;
+            spread = std::mem::take(&mut outcome.spread);
             if let Some(older) = outcomes.remove(&id) {
-                let Outcome { touched, .. } = older;
-                outcome.touched.extend(touched);
+                outcome.touched.extend(older.touched);
             }
             outcomes.insert(id, outcome);
+            if !spread.changed.is_empty() {
+                // What was withdrawn concerns the rollouts behind this one: they are looked up anew.
+                break;
+            }
         }
-        let cause = "deployments or connectors that waited for another rollout";
-        let started =
-            super::start::start_rollouts(tx, &BTreeSet::new(), cause, KEYFLEET, around.now)?;
+        let cause = match spread.changed.is_empty() {
+            true => "deployments or connectors that waited for another rollout",
+            false => "another rollout withdrew what these bindings were to have",
+        };
+        let started = start_rollouts(tx, &spread, cause, KEYFLEET, around.now)?;
         if started.is_empty() && !any_ended {
             return Ok(outcomes);
         }

@@ -9,6 +9,7 @@ use keyfleet_core::binding::Assignment;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, KeyName, KeyVersion};
 use keyfleet_kibana::driver;
+use keyfleet_store::{KeyRow, Tx};
 use url::Url;
 
 use super::App;
@@ -20,7 +21,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// What the provider said of key versions a moment ago.
 pub(crate) struct Verdicts {
     deadline: Option<Duration>,
-    known: Mutex<BTreeMap<Asked, (Instant, bool)>>,
+    known: Mutex<BTreeMap<Asked, (Instant, Option<bool>)>>,
+    /// One question at a time: a wave that reports the same refusal asks once.
+    gate: tokio::sync::Mutex<()>,
 }
 
 /// Which key was asked about where.
@@ -40,10 +43,11 @@ impl Verdicts {
         Self {
             deadline,
             known: Mutex::default(),
+            gate: tokio::sync::Mutex::default(),
         }
     }
 
-    fn fresh(&self, question: &Question) -> Option<bool> {
+    fn fresh(&self, question: &Question) -> Option<Option<bool>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known.get(&(question.key.clone(), question.version, question.url.clone()));
         found
@@ -51,7 +55,7 @@ impl Verdicts {
             .map(|(_, works)| *works)
     }
 
-    fn keep(&self, question: &Question, works: bool) {
+    fn keep(&self, question: &Question, works: Option<bool>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (at, _)| at.elapsed() < FRESH);
         let key = (question.key.clone(), question.version, question.url.clone());
@@ -68,9 +72,16 @@ impl App {
     ) -> Option<bool> {
         let deadline = self.verdicts.deadline?;
         let question = self.question(connector, assignment).await.ok()??;
-        if let Some(works) = self.verdicts.fresh(&question) {
-            return Some(works);
+        let _turn = self.verdicts.gate.lock().await;
+        if let Some(known) = self.verdicts.fresh(&question) {
+            return known;
         }
+        let works = self.ask(&question, deadline).await;
+        self.verdicts.keep(&question, works);
+        works
+    }
+
+    async fn ask(&self, question: &Question, deadline: Duration) -> Option<bool> {
         let key = self
             .key_for_agent(&question.key, question.version)
             .await
@@ -79,12 +90,10 @@ impl App {
         settings.timeout = deadline;
         let client = keyfleet_openai::Client::new(&settings).ok()?;
         let model = question.model.as_deref().unwrap_or_default();
-        let works = match client.verify(&key.value, model).await {
-            Ok(_) => true,
-            Err(err) => says_of_key(err.class())?,
-        };
-        self.verdicts.keep(&question, works);
-        Some(works)
+        match client.verify(&key.value, model).await {
+            Ok(_) => Some(true),
+            Err(err) => says_of_key(err.class()),
+        }
     }
 
     async fn question(
@@ -93,10 +102,8 @@ impl App {
         assignment: Assignment,
     ) -> Result<Option<Question>, Error> {
         let (name, revision) = (connector.clone(), assignment.revision);
-        let stored = self
-            .store
-            .read(move |tx| Ok::<_, Error>(tx.connector(&name, revision)?))
-            .await?;
+        let read = move |tx: &Tx<'_>| Ok::<_, Error>((tx.connector(&name, revision)?, tx.keys()?));
+        let (stored, keys) = self.store.read(read).await?;
         let Some(spec) = stored.map(|stored| stored.revision.spec) else {
             return Ok(None);
         };
@@ -106,6 +113,17 @@ impl App {
         let Some(url) = driver.destination(&spec.config) else {
             return Ok(None);
         };
+        // Also from here a key travels only where its Key allows.
+        let may_travel = |row: &KeyRow| {
+            row.key.name == spec.key
+                && url.host_str().is_some_and(|host| {
+                    let host = host.to_ascii_lowercase();
+                    row.key.allowed_hosts.contains(&host)
+                })
+        };
+        if !keys.iter().any(may_travel) {
+            return Ok(None);
+        }
         Ok(Some(Question {
             key: spec.key,
             version: assignment.key_version,

@@ -13,7 +13,7 @@ use keyfleet_core::id::{DeploymentId, KeyName, PlacementName, RolloutId};
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::Waiting;
 use keyfleet_proto::{WireTime, v1};
-use keyfleet_store::{Binding, Event, Rollout, Tx};
+use keyfleet_store::{Binding, Event, KeyRow, Rollout, Tx};
 
 use super::App;
 use crate::error::Error;
@@ -88,8 +88,8 @@ struct Reasons {
     run_of: BTreeMap<keyfleet_core::binding::BindingId, RolloutId>,
     sentences: BTreeMap<(RolloutId, DeploymentId), String>,
     busy: BTreeMap<keyfleet_core::id::ConnectorName, RolloutId>,
-    key_of: BTreeMap<keyfleet_core::id::ConnectorName, KeyName>,
-    vault: BTreeMap<KeyName, String>,
+    keys_of: BTreeMap<keyfleet_core::id::ConnectorName, KeyName>,
+    keys: BTreeMap<KeyName, KeyRow>,
     placements: BTreeMap<PlacementName, Placement>,
     labels: BTreeMap<DeploymentId, Labels>,
     online: BTreeSet<DeploymentId>,
@@ -101,8 +101,8 @@ impl Reasons {
             run_of: BTreeMap::new(),
             sentences: BTreeMap::new(),
             busy: BTreeMap::new(),
-            key_of: BTreeMap::new(),
-            vault: BTreeMap::new(),
+            keys_of: BTreeMap::new(),
+            keys: BTreeMap::new(),
             placements: tx
                 .placements()?
                 .into_iter()
@@ -131,12 +131,12 @@ impl Reasons {
         for connector in tx.connectors()? {
             let revision = connector.revision;
             reasons
-                .key_of
+                .keys_of
                 .entry(revision.connector)
                 .or_insert(revision.spec.key);
         }
         for row in tx.keys()? {
-            reasons.vault.insert(row.key.name, row.vault_status);
+            reasons.keys.insert(row.key.name.clone(), row);
         }
         Ok(reasons)
     }
@@ -167,7 +167,9 @@ impl Reasons {
         }
         if let Some(id) = self.run_of.get(&binding.id) {
             let sentence = self.sentences.get(&(*id, binding.id.deployment)).cloned();
-            return sentence.unwrap_or_else(|| format!("rollout {} is about to act", short(*id)));
+            let sentence =
+                sentence.unwrap_or_else(|| format!("rollout {} is about to act", short(*id)));
+            return format!("{sentence}{}", self.vault_trouble(binding));
         }
         let offline = if self.online.contains(&binding.id.deployment) {
             ""
@@ -180,7 +182,7 @@ impl Reasons {
         if let Some(id) = binding.held_by {
             let id = short(id);
             return format!(
-                "rollout {id} was aborted before it came here: `keyfleet rollout retry {id}` or a new change goes on{offline}"
+                "rollout {id} ended before this binding had what it shall have: `keyfleet rollout retry {id}` or a new change goes on{offline}"
             );
         }
         if !binding.is_told_goal() {
@@ -201,12 +203,37 @@ impl Reasons {
         }
     }
 
+    /// What keeps a write that needs a key from being possible, if that is so.
+    fn vault_trouble(&self, binding: &Binding) -> String {
+        let waits = matches!(
+            binding.progress.state,
+            BindingState::Offered | BindingState::Received
+        );
+        let key = self.keys_of.get(&binding.id.connector);
+        match key.and_then(|key| self.keys.get(key)) {
+            Some(row) if waits && row.vault_status != "ok" => {
+                format!("; Vault: {}", row.vault_status)
+            }
+            _ => String::new(),
+        }
+    }
+
     fn nothing_to_spread(&self, binding: &Binding) -> String {
         let connector = &binding.id.connector;
-        let Some(key) = self.key_of.get(connector) else {
+        let Some(key) = self.keys_of.get(connector) else {
             return format!("connector {connector} has no revision");
         };
-        let vault = self.vault.get(key).map_or("not asked yet", String::as_str);
+        let row = self.keys.get(key);
+        let labels = self.labels.get(&binding.id.deployment);
+        if let (Some(row), Some(labels)) = (row, labels)
+            && !row.key.scope.matches(labels)
+        {
+            let scope = &row.key.scope;
+            return format!(
+                "key {key} may only be used where {scope}: change its spec.scope or the placement"
+            );
+        }
+        let vault = row.map_or("not asked yet", |row| row.vault_status.as_str());
         format!(
             "connector {connector} has no revision and version of key {key} that is not withdrawn or abandoned (Vault: {vault})"
         )

@@ -132,6 +132,9 @@ impl Session {
             let _ = outbox.send(Ok(message)).await;
             return Ok(None);
         }
+        // The seat first: what changes from here on is told, whatever is read in between.
+        let seat = app.sessions.enter(reporter.deployment, &app.shutdown);
+        app.returned(reporter.deployment).await?;
         let desired = app.desired(reporter.deployment).await?;
         let nonce = <[u8; 32]>::try_from(hello.nonce.as_ref())
             .map_err(|_| Invalid::new("hello.nonce", "must be 32 bytes"))?;
@@ -143,10 +146,8 @@ impl Session {
         let (sealer, encapsulated) = Sealer::new(&desired.deployment.sealing_key, &info)
             .map_err(|err| Error::internal(&err))?;
         note_hello(&app, &reporter, &hello).await?;
-        app.returned(reporter.deployment).await?;
-        let seat = app.sessions.enter(reporter.deployment, &app.shutdown);
         let mut session = Self {
-            agent_version: hello.agent_version.clone(),
+            agent_version: version(&hello),
             told: hello
                 .generation
                 .map(|generation| (generation.into(), hello.digest.clone())),
@@ -189,6 +190,9 @@ impl Session {
         loop {
             let retry_at = tokio::time::Instant::now() + KEY_RETRY;
             tokio::select! {
+                // In this order: after a long wait for Vault the heartbeats that came meanwhile are read before
+                // anybody concludes that there were none.
+                biased;
                 // Cancel-safe: the token keeps its state.
                 () = self.seat.end.cancelled() => return self.farewell().await,
                 // Cancel-safe: tonic keeps what it has read of a message.
@@ -255,7 +259,6 @@ impl Session {
 
     /// Sends the desired state if it is news, and the keys that it needs and the agent has not.
     async fn tell(&mut self, desired: DesiredState) -> Result<(), Error> {
-        let desired = self.with_own_generation(desired).await?;
         let document = desired.document;
         let mark = mark(&document);
         let generation = mark.0;
@@ -278,18 +281,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    /// An agent takes a generation once. Where something changed that no rollout spreads, such as a drift policy, the
-    /// document gets a generation of its own.
-    async fn with_own_generation(&self, desired: DesiredState) -> Result<DesiredState, Error> {
-        let (generation, digest) = mark(&desired.document);
-        let other_content =
-            |told: &(Generation, bytes::Bytes)| told.0 == generation && told.1 != digest;
-        if generation != Generation::default() && self.told.as_ref().is_some_and(other_content) {
-            return self.app.desired_anew(self.reporter.deployment).await;
-        }
-        Ok(desired)
     }
 
     /// True where the key was sent; false where Vault does not give it now.
@@ -377,6 +368,11 @@ impl Session {
     }
 }
 
+/// The agent's version, cut to what a version needs.
+fn version(hello: &v1::Hello) -> String {
+    hello.agent_version.chars().take(64).collect()
+}
+
 /// What tells two desired states apart.
 fn mark(document: &v1::Desired) -> (Generation, bytes::Bytes) {
     let generation = document.generation.unwrap_or_default();
@@ -403,7 +399,7 @@ async fn note_hello(app: &App, reporter: &Reporter, hello: &v1::Hello) -> Result
         return Ok(());
     };
     let facts = facts(wire)?;
-    let (id, version) = (reporter.deployment, hello.agent_version.clone());
+    let (id, version) = (reporter.deployment, self::version(hello));
     let known = app
         .store
         .read(move |tx| Ok::<_, Error>(tx.deployment(id)?))
@@ -420,7 +416,7 @@ async fn note_hello(app: &App, reporter: &Reporter, hello: &v1::Hello) -> Result
     if is_known {
         return Ok(());
     }
-    let version = hello.agent_version.clone();
+    let version = self::version(hello);
     app.store
         .write(move |tx: &Tx<'_>| store_facts(tx, id, &version, &facts))
         .await

@@ -8,7 +8,7 @@ use keyfleet_core::id::RolloutId;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::app::step::{Outcome, Surroundings, step_all};
+use crate::app::step::{Outcome, Surroundings, begin_anew, step_all};
 use crate::clock;
 use crate::error::Error;
 
@@ -18,6 +18,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs until the shutdown.
 pub(crate) async fn run(app: App, shutdown: CancellationToken) {
+    let begin = |tx: &keyfleet_store::Tx<'_>| begin_anew(tx, clock::now());
+    if let Err(err) = app.store.write(begin).await {
+        tracing::error!(error = %err, "the rollouts under way were not given a new beginning");
+    }
     loop {
         let wake_after = match activate(&app).await {
             Ok(wake_at) => until(wake_at),

@@ -147,12 +147,14 @@ async fn bindings_are_found_by_every_way_to_them() {
             id: stored[index].clone(),
             from: None,
             to: None,
+            failure: None,
         };
         // One of them is gone since, which is no error.
         let gone = RolloutBinding {
             id: binding_id(9, "default", "gone"),
             from: None,
             to: None,
+            failure: None,
         };
         tx.insert_rollout(&rollout, &[], &[of_rollout(3), of_rollout(1), gone])?;
         tx.delete_binding(&binding_id(7, "never", "there"))

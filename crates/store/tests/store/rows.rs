@@ -239,6 +239,7 @@ async fn rollouts_targets_and_bindings() {
         id: binding_id(deployment, "default", "assistant"),
         from,
         to,
+        failure: None,
     };
     let changes = vec![
         change(1, None, Some(assignment(2, 1))),
