@@ -76,12 +76,8 @@ fn say(
         "" => format!("{principal} said {}", verb.as_str()),
         reason => format!("{principal} said {}: {reason}", verb.as_str()),
     };
-    let before = loaded.rollout.run.phase;
     loaded.happen(tx, RunEvent::Verb(verb), &text, principal, now)?;
-    // Said twice, a verb changes nothing the second time.
-    let is_new = loaded.rollout.run.phase != before;
     match verb {
-        Verb::Resume if !is_new => Ok(()),
         Verb::Resume if is_rollback => offer_again(tx, loaded, is_rollback),
         Verb::Resume => forgive(tx, loaded),
         Verb::Retry => offer_again(tx, loaded, is_rollback),

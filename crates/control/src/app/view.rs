@@ -182,7 +182,7 @@ impl Reasons {
         if let Some(id) = binding.held_by {
             let id = short(id);
             return format!(
-                "rollout {id} ended before this binding had what it shall have: `keyfleet rollout retry {id}` or a new change goes on{offline}"
+                "rollout {id} was aborted or rolled back before this binding had what it shall have: `keyfleet rollout retry {id}` or a new change goes on{offline}"
             );
         }
         if !binding.is_told_goal() {

@@ -1,0 +1,315 @@
+//! Control with a real database, and agents that only say what they are told to say.
+
+use std::collections::BTreeMap;
+
+use keyfleet_core::Timestamp;
+use keyfleet_core::binding::BindingState;
+use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
+use keyfleet_core::failure::FailureClass;
+use keyfleet_core::fleet::{Labels, Selector};
+use keyfleet_core::id::{
+    ConnectorName, DeploymentId, EnrolmentId, Generation, KeyVersion, Revision,
+};
+use keyfleet_core::key::{Key, KeyLocation, KeyState};
+use keyfleet_core::placement::{DriftPolicy, Placement};
+use keyfleet_core::rollout::{Amount, Verb, default_strategy};
+use keyfleet_core::token::Role;
+use keyfleet_proto::v1;
+use keyfleet_seal::FingerprintKey;
+use keyfleet_store::{Binding, Deployment, KeyVersionRow, Rollout, Store, Tx};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::start::{Spread, refresh_goals, start_rollouts};
+use crate::app::status::Reporter;
+use crate::app::step::{Surroundings, step_all};
+use crate::app::{Actor, App, KEYFLEET};
+use crate::ca::{self, Authority};
+use crate::error::Error;
+use crate::keyring::KeyRing;
+use crate::{clock, config};
+
+/// What every agent answers to what it is told.
+pub(super) type Answer = fn(&str, &v1::DesiredBinding) -> Option<FailureClass>;
+
+pub(super) struct World {
+    pub(super) app: App,
+    pub(super) names: BTreeMap<DeploymentId, String>,
+    _dir: tempfile::TempDir,
+}
+
+pub(super) fn works(_: &str, _: &v1::DesiredBinding) -> Option<FailureClass> {
+    None
+}
+
+impl World {
+    /// Control with one Key (version 1), one connector and a placement everywhere: a strict canary by the
+    /// label `tier`, then the rest, without soak.
+    pub(super) async fn new(deployments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut config = config::load(None, Some(dir.path().to_owned())).unwrap();
+        config.verify = None;
+        ca::create(dir.path(), clock::now()).unwrap();
+        let authority = Authority::load(dir.path()).unwrap();
+        let store = Store::open(&dir.path().join("keyfleet.db")).unwrap();
+        let vault = keyfleet_vault::Vault::new(config.vault.clone()).unwrap();
+        let fingerprint = FingerprintKey::generate().unwrap();
+        let shutdown = CancellationToken::new();
+        let app = App::new(
+            config,
+            store,
+            authority,
+            fingerprint,
+            KeyRing::new(vault),
+            shutdown,
+        );
+        let mut world = Self {
+            app,
+            names: BTreeMap::new(),
+            _dir: dir,
+        };
+        for name in deployments {
+            world.enrol(name).await;
+        }
+        world
+            .write(|tx| {
+                let mut strategy = default_strategy("default".parse().unwrap());
+                strategy.waves.remove(1);
+                strategy.waves[0].selector = Selector::from_labels(&Labels::from([(
+                    "tier".to_owned(),
+                    "canary".to_owned(),
+                )]));
+                strategy.waves[0].soak = std::time::Duration::ZERO;
+                strategy.waves[1].concurrency = Amount::Count(10);
+                tx.put_strategy(&strategy)?;
+                tx.put_key(&Key {
+                    name: "openai".parse().unwrap(),
+                    location: KeyLocation {
+                        mount: "secret".to_owned(),
+                        path: "keyfleet/openai".to_owned(),
+                        field: "api_key".to_owned(),
+                    },
+                    allowed_hosts: vec!["api.openai.com".to_owned()],
+                    scope: Selector::default(),
+                })?;
+                tx.put_placement(&placement(DriftPolicy::Correct))?;
+                Ok(())
+            })
+            .await;
+        world.new_key_version(1).await;
+        world.new_revision(1).await;
+        world
+    }
+
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> T {
+        self.app.store.write(work).await.unwrap()
+    }
+
+    /// The canary is the one whose name says so.
+    pub(super) async fn enrol(&mut self, name: &str) {
+        let now = clock::now();
+        let id = DeploymentId::new(uuid::Uuid::now_v7());
+        let tier = if name == "canary" { "canary" } else { "other" };
+        let row = Deployment {
+            id,
+            name: name.parse().unwrap(),
+            labels: Labels::from([("tier".to_owned(), tier.to_owned())]),
+            enrolment: enrolment(),
+            enrolled_at: now,
+            sealing_key: vec![0; 32],
+            certificate_serial: "01".to_owned(),
+            certificate_not_after: now,
+            agent_version: "test".to_owned(),
+            facts: None,
+            last_seen: None,
+            generation: Generation::default(),
+        };
+        self.names.insert(id, name.to_owned());
+        self.write(move |tx| {
+            tx.insert_deployment(&row)?;
+            refresh_goals(tx, now)?;
+            start_rollouts(
+                tx,
+                &Spread::default(),
+                "a deployment enrolled",
+                KEYFLEET,
+                now,
+            )?;
+            Ok(())
+        })
+        .await;
+    }
+
+    pub(super) async fn new_key_version(&self, version: u64) {
+        self.write(move |tx| {
+            let row = KeyVersionRow {
+                version: KeyVersion(version),
+                state: KeyState::Pending,
+                fingerprint: format!("f{version}"),
+                shown: "sk-proj-…".to_owned(),
+                first_seen: clock::now(),
+            };
+            tx.insert_key_version(&"openai".parse().unwrap(), &row)?;
+            spread(tx, "a new key version")
+        })
+        .await;
+    }
+
+    pub(super) async fn new_revision(&self, revision: u64) {
+        self.write(move |tx| {
+            let new = ConnectorRevision {
+                connector: assistant(),
+                revision: Revision(revision),
+                spec: ConnectorSpec {
+                    connector_type: ".gen-ai".to_owned(),
+                    display_name: format!("revision {revision}"),
+                    config: r#"{"apiUrl":"https://api.openai.com/v1/chat/completions"}"#.to_owned(),
+                    key: "openai".parse().unwrap(),
+                },
+            };
+            tx.insert_connector(&new, clock::now())?;
+            spread(tx, "a new revision")
+        })
+        .await;
+    }
+
+    /// One turn: the planner acts, then every agent that is online answers what it was told.
+    pub(super) async fn turn(&self, answer: Answer) {
+        let around = Surroundings {
+            now: clock::now(),
+            epoch: self.app.store.epoch(),
+            online: self.names.keys().copied().collect(),
+        };
+        self.write(move |tx| step_all(tx, &around)).await;
+        for (id, name) in &self.names {
+            let desired = self.app.desired(*id).await.unwrap().document;
+            let generation = desired.generation.unwrap_or_default();
+            if generation == v1::Generation::default() {
+                continue;
+            }
+            let bindings = desired.bindings.iter();
+            let bindings = bindings
+                .map(|b| status(b, generation, answer(name, b)))
+                .collect();
+            let report = v1::StatusReport {
+                sequence: 1,
+                full: true,
+                bindings,
+                facts: None,
+            };
+            let from = Reporter {
+                deployment: *id,
+                enrolment: enrolment(),
+                certificate_serial: "01".to_owned(),
+                certificate_not_after: Timestamp::MAX,
+            };
+            self.app.report(&from, report, "test").await.unwrap();
+        }
+    }
+
+    /// Turns until nothing is left to do.
+    pub(super) async fn settle(&self, answer: Answer) {
+        for _ in 0..20 {
+            self.turn(answer).await;
+        }
+    }
+
+    pub(super) async fn bindings(&self) -> BTreeMap<String, Binding> {
+        let all = self.write(|tx| Ok(tx.bindings()?)).await;
+        all.into_iter()
+            .map(|b| (self.names[&b.id.deployment].clone(), b))
+            .collect()
+    }
+
+    pub(super) async fn newest(&self) -> Rollout {
+        self.write(|tx| Ok(tx.rollouts(1)?.remove(0))).await
+    }
+
+    pub(super) async fn key_states(&self) -> Vec<(u64, KeyState)> {
+        let rows = self
+            .write(|tx| Ok(tx.key_versions(&"openai".parse().unwrap())?))
+            .await;
+        rows.into_iter()
+            .map(|row| (row.version.0, row.state))
+            .collect()
+    }
+
+    /// Open holdings by version.
+    pub(super) async fn holdings(&self) -> BTreeMap<u64, usize> {
+        let rows = self
+            .write(|tx| Ok(tx.holdings(&"openai".parse().unwrap())?))
+            .await;
+        let mut open = BTreeMap::new();
+        for row in rows.into_iter().filter(|row| row.closed_at.is_none()) {
+            *open.entry(row.version.0).or_default() += 1;
+        }
+        open
+    }
+
+    pub(super) async fn say(&self, verb: Verb) -> Result<(), Error> {
+        let actor = Actor {
+            principal: "ops".to_owned(),
+            role: Role::Operator,
+        };
+        let id = self.newest().await.id.to_string();
+        self.app
+            .change_rollout(&actor, &id, verb, "because")
+            .await
+            .map(drop)
+    }
+}
+
+pub(super) fn placement(drift_policy: DriftPolicy) -> Placement {
+    Placement {
+        name: "everywhere".parse().unwrap(),
+        selector: Selector::default(),
+        connectors: vec![assistant()],
+        spaces: vec!["default".parse().unwrap()],
+        drift_policy,
+        strategy: "default".parse().unwrap(),
+    }
+}
+
+pub(super) fn assistant() -> ConnectorName {
+    "assistant".parse().unwrap()
+}
+
+pub(super) fn enrolment() -> EnrolmentId {
+    EnrolmentId::new(uuid::Uuid::from_u128(1))
+}
+
+pub(super) fn spread(tx: &Tx<'_>, cause: &str) -> Result<(), Error> {
+    let now = clock::now();
+    let goals = refresh_goals(tx, now)?;
+    start_rollouts(tx, &goals.spread(), cause, "ops", now)?;
+    Ok(())
+}
+
+pub(super) fn status(
+    told: &v1::DesiredBinding,
+    generation: v1::Generation,
+    failure: Option<FailureClass>,
+) -> v1::BindingStatus {
+    let state = match failure {
+        Some(_) => BindingState::Failed,
+        None => BindingState::Proven,
+    };
+    v1::BindingStatus {
+        binding: told.binding.clone(),
+        running: told.assignment,
+        attempted: told.assignment,
+        attempt: told.attempt,
+        generation: Some(generation),
+        state: v1::BindingState::from(state).into(),
+        failure_class: failure
+            .map(v1::FailureClass::from)
+            .unwrap_or_default()
+            .into(),
+        text: "as told".to_owned(),
+        removed: told.remove,
+        ..v1::BindingStatus::default()
+    }
+}
