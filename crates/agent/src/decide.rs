@@ -371,8 +371,15 @@ mod tests {
         check(g, DriftPolicy::Pause, &differs(), Step::LeaveDrift(text()));
         // The definition agrees again, yet nobody knows which key the other writer left there.
         check(g, DriftPolicy::Report, &agrees(), Step::LeaveDrift(text()));
-        // A new try is an operator's word; a new assignment is one too, but not where writing is paused.
+        // Tries are counted per binding: a higher number is an operator's or a rollout's word. Without one, writing
+        // stays paused, whatever else is asked for.
         check(goal(1, 1, 3), DriftPolicy::Pause, &differs(), Step::Update);
+        check(
+            goal(2, 1, 3),
+            DriftPolicy::Pause,
+            &differs(),
+            Step::Baseline,
+        );
         check(
             goal(2, 1, 2),
             DriftPolicy::Report,
@@ -422,6 +429,23 @@ mod tests {
             ),
             Step::Prove
         );
+    }
+
+    #[test]
+    fn a_new_try_after_another_assignment_was_or_may_have_been_written_writes_again() {
+        let wish = wish(Some(goal(1, 1, 3)), DriftPolicy::Correct);
+        let other = goal(2, 1, 2);
+        let done = applied(other, true, true);
+        assert_eq!(step(&wish, &done, &differs()), Step::Baseline);
+        let begun = Entry {
+            intent: Some(Intent {
+                goal: other,
+                baseline_ok: None,
+                n_writes: 1,
+            }),
+            ..applied(goal(1, 1, 1), true, true)
+        };
+        assert_eq!(step(&wish, &begun, &agrees()), Step::Update);
     }
 
     #[test]

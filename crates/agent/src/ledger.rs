@@ -20,6 +20,7 @@ use crate::wish::{Goal, Place};
 
 const LEDGER: &str = "ledger.json";
 const DESIRED: &str = "desired.pb";
+const REJECTED: &str = "rejected.pb";
 
 /// The format of the file. A newer one is not read: an older agent would lose what it does not know.
 const FORMAT: u32 = 1;
@@ -80,7 +81,7 @@ pub(crate) struct Applied {
 /// A difference that was not our doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Drift {
-    /// The try that was under way; a later one is an operator's word to write again.
+    /// The try that was under way; a later one is an operator's or a rollout's word to write again.
     pub(crate) attempt: u32,
     /// Which fields, for people.
     pub(crate) text: String,
@@ -110,6 +111,13 @@ impl Entry {
         self.applied.as_ref().map(|applied| applied.goal.assignment)
     }
 
+    /// True where this very try was proven once, even if that proof is void by now.
+    pub(crate) fn ever_proven(&self, goal: Goal) -> bool {
+        self.applied
+            .as_ref()
+            .is_some_and(|applied| applied.goal == goal && applied.ever_proven)
+    }
+
     /// True where this goal is proven and nothing has happened since.
     pub(crate) fn is_proven(&self, goal: Goal) -> bool {
         let proven = |applied: &Applied| {
@@ -120,6 +128,15 @@ impl Entry {
             && self.failure.is_none()
             && self.applied.as_ref().is_some_and(proven)
     }
+}
+
+/// The last refusal of a desired state, with the version of the agent that refused: another one may read more.
+#[derive(Clone, PartialEq, Message)]
+struct Refusal {
+    #[prost(string, tag = "1")]
+    agent_version: String,
+    #[prost(message, optional, tag = "2")]
+    answer: Option<v1::DesiredAnswer>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -199,18 +216,10 @@ impl Ledger {
     /// # Errors
     /// Where the directory itself cannot be used.
     pub(crate) fn desired(&self) -> io::Result<Option<v1::Desired>> {
-        let path = self.directory.join(DESIRED);
-        match fs::read(&path) {
-            Ok(bytes) => match v1::Desired::decode(bytes.as_slice()) {
-                Ok(desired) => Ok(Some(desired)),
-                Err(_) => {
-                    set_aside(&path, "control will send the desired state again")?;
-                    Ok(None)
-                }
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        read(
+            &self.directory.join(DESIRED),
+            "control will send the desired state again",
+        )
     }
 
     /// Keeps the desired state, which holds no secret.
@@ -219,6 +228,51 @@ impl Ledger {
     /// What the system said.
     pub(crate) fn keep_desired(&self, desired: &v1::Desired) -> io::Result<()> {
         write_atomically(&self.directory.join(DESIRED), &desired.encode_to_vec())
+    }
+
+    /// The answer that refused the last desired state; `None` where that was taken, or refused by another version.
+    ///
+    /// # Errors
+    /// Where the directory itself cannot be used.
+    pub(crate) fn rejected(&self) -> io::Result<Option<v1::DesiredAnswer>> {
+        let path = self.directory.join(REJECTED);
+        let refusal: Option<Refusal> = read(&path, "control may offer what was refused again")?;
+        Ok(refusal
+            .filter(|refusal| refusal.agent_version == env!("CARGO_PKG_VERSION"))
+            .and_then(|refusal| refusal.answer))
+    }
+
+    /// Keeps the refusal of the last desired state; `None` forgets it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn keep_rejected(&self, answer: Option<&v1::DesiredAnswer>) -> io::Result<()> {
+        let path = self.directory.join(REJECTED);
+        let Some(answer) = answer else {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        };
+        let refusal = Refusal {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            answer: Some(answer.clone()),
+        };
+        write_atomically(&path, &refusal.encode_to_vec())
+    }
+}
+
+fn read<M: Message + Default>(path: &Path, consequence: &str) -> io::Result<Option<M>> {
+    match fs::read(path) {
+        Ok(bytes) => match M::decode(bytes.as_slice()) {
+            Ok(message) => Ok(Some(message)),
+            Err(_) => {
+                set_aside(path, consequence)?;
+                Ok(None)
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -425,6 +479,29 @@ mod tests {
         assert_eq!(ledger.desired().unwrap(), Some(desired));
         fs::write(directory.path().join(DESIRED), [0xff]).unwrap();
         assert_eq!(ledger.desired().unwrap(), None);
+    }
+
+    #[test]
+    fn a_refusal_survives_a_restart_but_no_other_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(directory.path()).unwrap();
+        ledger.keep_rejected(None).unwrap();
+        assert_eq!(ledger.rejected().unwrap(), None);
+        let answer = v1::DesiredAnswer {
+            digest: vec![1, 2].into(),
+            rejected: "why".to_owned(),
+            ..v1::DesiredAnswer::default()
+        };
+        ledger.keep_rejected(Some(&answer)).unwrap();
+        assert_eq!(ledger.rejected().unwrap(), Some(answer.clone()));
+        let other = Refusal {
+            agent_version: "0.0.0-other".to_owned(),
+            answer: Some(answer),
+        };
+        fs::write(directory.path().join(REJECTED), other.encode_to_vec()).unwrap();
+        assert_eq!(ledger.rejected().unwrap(), None);
+        fs::write(directory.path().join(REJECTED), [0xff]).unwrap();
+        assert_eq!(ledger.rejected().unwrap(), None);
     }
 
     #[test]

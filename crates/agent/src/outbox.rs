@@ -1,6 +1,6 @@
 //! What control shall hear: the latest of everything, never a history.
 //!
-//! A status stays here until control says that it is stored. After a reconnect whatever was not acknowledged
+//! Whatever is said stays here until control says that it is stored. After a reconnect what was not acknowledged
 //! is sent again; what was acknowledged is not, unless control asks for everything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Inner {
-    answer: Option<v1::DesiredAnswer>,
+    answer: Option<Item<v1::DesiredAnswer>>,
     requests: BTreeSet<KeyId>,
     statuses: BTreeMap<Place, Item<v1::BindingStatus>>,
     facts: Option<Item<v1::KibanaFacts>>,
@@ -41,7 +41,7 @@ struct Item<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delivery {
     Waiting,
-    /// In the report with this sequence number.
+    /// In the report with this sequence number, or just before it.
     Sent(u64),
     Stored,
 }
@@ -84,7 +84,7 @@ impl Outbox {
 
     /// The answer to the latest desired state.
     pub(crate) fn answer(&self, answer: v1::DesiredAnswer) {
-        self.change(|inner| inner.answer = Some(answer));
+        self.change(|inner| inner.answer = Some(Item::new(answer)));
     }
 
     /// Asks for a key.
@@ -99,8 +99,7 @@ impl Outbox {
         self.change(|inner| drop(inner.statuses.insert(place, Item::new(status))));
     }
 
-    /// The same status as an answer to a newer desired state. Control may have told the binding something
-    /// else in between, which this agent never saw, so it is sent again.
+    /// The same status as an answer to a newer desired state that asks for the same try of the same goal.
     pub(crate) fn renew(&self, place: &Place, generation: v1::Generation) {
         self.change(|inner| {
             if let Some(item) = inner.statuses.get_mut(place) {
@@ -115,7 +114,7 @@ impl Outbox {
         self.change(|inner| inner.n_expected = n_bindings);
     }
 
-    /// A binding that is none of our business any more.
+    /// What was said of this binding is no answer any more: it is gone, or asked for anew.
     pub(crate) fn forget(&self, place: &Place) {
         self.lock().statuses.remove(place);
     }
@@ -131,6 +130,7 @@ impl Outbox {
         inner.sequence = 0;
         inner.full = false;
         inner.statuses.values_mut().for_each(Item::restart);
+        inner.answer.iter_mut().for_each(Item::restart);
         let facts = inner.facts.as_mut()?;
         facts.delivery = Delivery::Stored;
         Some(facts.value.clone())
@@ -151,12 +151,15 @@ impl Outbox {
         if let Some(facts) = &mut inner.facts {
             facts.acknowledge(sequence);
         }
+        if let Some(answer) = &mut inner.answer {
+            answer.acknowledge(sequence);
+        }
     }
 
-    /// True where every status is stored by control.
+    /// True where the answer has left and every status is stored by control.
     pub(crate) fn is_settled(&self) -> bool {
         let inner = self.lock();
-        inner.answer.is_none()
+        !inner.answer.as_ref().is_some_and(Item::is_waiting)
             && inner
                 .statuses
                 .values()
@@ -171,8 +174,11 @@ impl Outbox {
     /// The next message to send, if there is one.
     pub(crate) fn next(&self) -> Option<Message> {
         let mut inner = self.lock();
-        if let Some(answer) = inner.answer.take() {
-            return Some(Message::DesiredAnswer(answer));
+        // Control takes in a stream in its order: once it has stored the next report, it has this too.
+        let before = inner.sequence + 1;
+        if let Some(answer) = inner.answer.as_mut().filter(|answer| answer.is_waiting()) {
+            answer.delivery = Delivery::Sent(before);
+            return Some(Message::DesiredAnswer(answer.value.clone()));
         }
         if let Some((key, version)) = inner.requests.pop_first() {
             return Some(Message::KeyRequest(v1::KeyRequest {
@@ -289,6 +295,35 @@ mod tests {
             report(&outbox),
             Some((1, true, vec!["a".to_owned(), "b".to_owned()]))
         );
+    }
+
+    #[test]
+    fn an_answer_is_sent_again_until_a_later_report_is_stored() {
+        let outbox = Outbox::default();
+        let answer = v1::DesiredAnswer {
+            rejected: "why".to_owned(),
+            ..v1::DesiredAnswer::default()
+        };
+        let is_answer = |message: Option<Message>| {
+            assert_eq!(message, Some(Message::DesiredAnswer(answer.clone())));
+        };
+        outbox.status(place("a"), status("before"));
+        report(&outbox);
+        outbox.answer(answer.clone());
+        outbox.acknowledge(1);
+        assert!(!outbox.is_settled());
+        is_answer(outbox.next());
+        assert!(outbox.is_settled());
+        assert_eq!(report(&outbox), None);
+        // The report before it was stored, which says nothing about the answer.
+        outbox.acknowledge(1);
+        outbox.begin_session();
+        outbox.status(place("a"), status("after"));
+        is_answer(outbox.next());
+        assert_eq!(report(&outbox), Some((1, false, vec!["after".to_owned()])));
+        outbox.acknowledge(1);
+        outbox.begin_session();
+        assert_eq!(report(&outbox), None);
     }
 
     #[test]

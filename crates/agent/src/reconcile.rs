@@ -3,7 +3,7 @@
 //! A loop without memory of where it was: whatever happens, each binding is asked for its next step
 //! ([`decide::next`](crate::decide::next)), a few steps run at a time, and their outcomes are noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +121,8 @@ pub(crate) struct Reconciler {
     facts: Option<v1::KibanaFacts>,
     // What is under way.
     work: FuturesUnordered<Work>,
+    /// Where a call is under way, also one for a wish that is gone: never two at a time for one connector.
+    busy: BTreeSet<Place>,
     serial: u64,
 }
 
@@ -152,7 +154,7 @@ impl Reconciler {
             outbox: outbox.clone(),
         };
         let now = Instant::now();
-        let kept = ledger.desired()?;
+        let (kept, rejected) = (ledger.desired()?, ledger.rejected()?);
         let mut reconciler = Self {
             client,
             accept,
@@ -175,10 +177,16 @@ impl Reconciler {
             check: Check::new(now),
             facts: None,
             work: FuturesUnordered::new(),
+            busy: BTreeSet::new(),
             serial: 0,
         };
         if let Some(desired) = kept.and_then(|wire| Desired::read(wire).ok()) {
             reconciler.adopt(desired);
+        }
+        // Nobody knows whether control heard it before the agent ended.
+        if let Some(answer) = rejected {
+            reconciler.last_rejected = Some(refusal(&answer));
+            reconciler.outbox.answer(answer);
         }
         reconciler.show_held();
         Ok((reconciler, handle))
@@ -250,34 +258,38 @@ impl Reconciler {
     }
 
     fn on_desired(&mut self, wire: &v1::Desired) {
-        let (generation, digest) = (wire.generation, wire.digest.clone());
-        let rejected = match self.judge(wire) {
+        let mut answer = v1::DesiredAnswer {
+            generation: wire.generation,
+            digest: wire.digest.clone(),
+            rejected: String::new(),
+        };
+        match self.judge(wire) {
             Ok(Some(desired)) => {
                 if let Err(error) = self.ledger.keep_desired(wire) {
                     tracing::error!(%error, "cannot keep the desired state; control will send it again after a restart");
                 }
                 tracing::info!(generation = %desired.generation, bindings = desired.wishes.len(), "received a desired state");
+                self.keep_rejected(None);
                 self.desired_at = Some(Instant::now());
                 self.keys_refused.clear();
                 self.adopt(desired);
-                String::new()
             }
-            Ok(None) => String::new(),
+            Ok(None) => {}
             Err(reason) => {
                 tracing::warn!(%reason, "rejected a desired state");
-                self.last_rejected = Some(v1::LastRejected {
-                    generation,
-                    digest: digest.clone(),
-                });
-                reason
+                answer.rejected = reason;
+                self.last_rejected = Some(refusal(&answer));
+                self.keep_rejected(Some(&answer));
             }
-        };
+        }
         self.show_held();
-        self.outbox.answer(v1::DesiredAnswer {
-            generation,
-            digest,
-            rejected,
-        });
+        self.outbox.answer(answer);
+    }
+
+    fn keep_rejected(&self, answer: Option<&v1::DesiredAnswer>) {
+        if let Err(error) = self.ledger.keep_rejected(answer) {
+            tracing::error!(%error, "cannot keep the answer to a desired state; control may offer it again after a restart");
+        }
     }
 
     /// The new state; `None` where it is the one that is held.
@@ -318,23 +330,25 @@ impl Reconciler {
         }
         for (place, wish) in &desired.wishes {
             match self.slots.get(place) {
-                Some(slot) if slot.wish == *wish => {
+                // A removal has no number of its try, so each document asks for it anew.
+                Some(slot) if slot.wish.goal == wish.goal && wish.goal.is_some() => {
                     self.outbox.renew(place, desired.generation.into());
-                    continue;
+                    if slot.wish == *wish {
+                        continue;
+                    }
                 }
-                // Control counts the tries of one assignment, so an old number may come again: whatever
-                // is asked for anew gets a new chance.
-                Some(_) => self.keep(place, |entry| entry.failure = None),
+                // Another try, also of what is there: what was said and given up before is no answer to it.
+                Some(_) => {
+                    self.outbox.forget(place);
+                    self.keep(place, |entry| entry.failure = None);
+                }
                 // The agent has just started.
                 None => {}
             }
-            let busy = self.slots.get(place).is_some_and(|slot| slot.busy);
             let refused = wish.check(place, self.deployment, &self.accept).err();
             self.serial += 1;
-            self.slots.insert(
-                place.clone(),
-                Slot::new(wish.clone(), self.serial, busy, refused),
-            );
+            self.slots
+                .insert(place.clone(), Slot::new(wish.clone(), self.serial, refused));
         }
         self.keys.retain(|key, _| desired.names_key(key));
         self.desired = Some(desired);
@@ -382,5 +396,13 @@ impl Reconciler {
 
     fn now_on_the_wall() -> Timestamp {
         Timestamp::now()
+    }
+}
+
+/// What `Hello` says of a refusal.
+fn refusal(answer: &v1::DesiredAnswer) -> v1::LastRejected {
+    v1::LastRejected {
+        generation: answer.generation,
+        digest: answer.digest.clone(),
     }
 }

@@ -107,7 +107,7 @@ impl Reconciler {
         let Some(slot) = self.slots.get(place) else {
             return true;
         };
-        if slot.busy || slot.refused.is_some() {
+        if self.busy.contains(place) || slot.refused.is_some() {
             return true;
         }
         let problem = match self.check.blocks(place, &slot.wish) {
@@ -154,11 +154,10 @@ impl Reconciler {
         if self.work.len() >= JOBS_MAX {
             return Advance::Wait(None);
         }
-        let Some(slot) = self.slots.get_mut(place) else {
+        let Some(serial) = self.slots.get(place).map(|slot| slot.serial) else {
             return Advance::Wait(None);
         };
-        slot.busy = true;
-        let serial = slot.serial;
+        self.busy.insert(place.clone());
         self.begin(Job::Step {
             place: place.clone(),
             serial,

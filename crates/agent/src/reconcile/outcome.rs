@@ -15,7 +15,8 @@ use crate::ledger::{Applied, Entry, GivenUp};
 use crate::wish::{Goal, Place};
 use crate::work::{Done, Outcome, Trouble, is_transient};
 
-/// After so many tries of the same goal only a new try helps. A Kibana that is down is tried for ever.
+/// After so many tries of the same goal only a new try helps, or patience where it worked before. A Kibana that is
+/// down is tried for ever.
 const TRIES_MAX: u32 = 10;
 
 impl Reconciler {
@@ -28,11 +29,9 @@ impl Reconciler {
                 serial,
                 outcome,
             } => {
-                let current = self.slots.get_mut(&place).is_some_and(|slot| {
-                    slot.busy = false;
-                    slot.serial == serial
-                });
-                if current {
+                self.busy.remove(&place);
+                let slot = self.slots.get(&place);
+                if slot.is_some_and(|slot| slot.serial == serial) {
                     self.on_outcome(&place, outcome, now);
                 } else {
                     self.on_late_outcome(&place, outcome);
@@ -132,6 +131,7 @@ impl Reconciler {
 
     fn note_written(&mut self, place: &Place, goal: Goal, fingerprint: String) {
         self.keep(place, |entry| {
+            let ever_proven = entry.ever_proven(goal);
             let intent = entry.intent.take().filter(|intent| intent.goal == goal);
             let applied = Applied {
                 goal,
@@ -140,7 +140,7 @@ impl Reconciler {
                 n_writes: intent.map_or(1, |intent| intent.n_writes),
                 agreed: false,
                 proven_at: None,
-                ever_proven: false,
+                ever_proven,
             };
             *entry = Entry {
                 applied: Some(applied),
@@ -177,7 +177,7 @@ impl Reconciler {
         self.strain(place, Stage::Prove, trouble, now);
     }
 
-    /// Something failed: try again later, or give this goal up.
+    /// Something failed: try again later, or give this goal up. What worked once is never given up.
     pub(super) fn strain(&mut self, place: &Place, stage: Stage, trouble: Trouble, now: Instant) {
         let Trouble {
             failure,
@@ -195,22 +195,24 @@ impl Reconciler {
             return;
         };
         let goal = slot.wish.goal;
+        let worked = goal.is_some_and(|goal| self.ledger.get(place).ever_proven(goal));
         let n_failures = slot
             .strain
             .take()
             .map_or(0, |strain| strain.n_failures)
             .saturating_add(1);
-        let wait = Backoff::KIBANA
-            .wait(n_failures)
-            .max(retry_after.unwrap_or_default());
         let spent = n_failures >= TRIES_MAX && failure.class != FailureClass::KibanaDown;
+        // A look changes nothing, so there is nothing to give up; what is proven stays so.
+        let hopeless = stage > Stage::Look && (!retryable || spent);
+        let wait = match worked && hopeless {
+            true => slot.patience(),
+            false => Backoff::KIBANA.wait(n_failures),
+        };
+        let wait = wait.max(retry_after.unwrap_or_default());
         let loud = !retryable || n_failures >= QUIET_TRIES;
         tracing::debug!(binding = %place, class = %failure.class, n_failures, reason = %failure.text, "a step failed");
         match goal {
-            // A look changes nothing, so there is nothing to give up; what is proven stays so.
-            Some(goal) if stage > Stage::Look && (!retryable || spent) => {
-                self.give_up(place, goal, &failure)
-            }
+            Some(goal) if hopeless && !worked => self.give_up(place, goal, &failure),
             _ => {
                 slot.strain = Some(Strain {
                     stage,

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use crate::decide::Seen;
 use crate::wish::Wish;
 
+/// How long what worked once and then fails for good waits for its next try, unless proofs age faster.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// One binding.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -22,8 +25,6 @@ pub(super) struct Slot {
     /// What a try of the connector before this change showed.
     pub(super) baseline_ok: Option<bool>,
     pub(super) strain: Option<Strain>,
-    /// A call for this binding is under way: never two at a time.
-    pub(super) busy: bool,
     /// A proof's age limit is stretched by up to a tenth, so that a fleet does not prove in step.
     pub(super) probe_stretch: f64,
     pub(super) shown: Option<Shown>,
@@ -56,7 +57,7 @@ pub(super) struct Shown {
 }
 
 impl Slot {
-    pub(super) fn new(wish: Wish, serial: u64, busy: bool, refused: Option<Failure>) -> Self {
+    pub(super) fn new(wish: Wish, serial: u64, refused: Option<Failure>) -> Self {
         Self {
             wish,
             serial,
@@ -65,7 +66,6 @@ impl Slot {
             seen_at: Instant::now(),
             baseline_ok: None,
             strain: None,
-            busy,
             probe_stretch: 1.0 + fastrand::f64() / 10.0,
             shown: None,
         }
@@ -83,8 +83,43 @@ impl Slot {
         Some(interval.saturating_sub(age))
     }
 
+    /// How long to leave something alone that worked once and that only somebody else can repair.
+    pub(super) fn patience(&self) -> Duration {
+        let interval = self.wish.probe_interval.unwrap_or(PATIENCE);
+        interval.min(PATIENCE).mul_f64(self.probe_stretch)
+    }
+
     /// Success at this stage.
     pub(super) fn relieve(&mut self, stage: Stage) {
         self.strain.take_if(|strain| strain.stage <= stage);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyfleet_core::placement::DriftPolicy;
+
+    #[test]
+    fn patience_is_bounded_by_the_age_of_proofs_and_by_ten_minutes() {
+        let check = |probe_interval: Option<u64>, expected: u64| {
+            let wish = Wish {
+                connector_id: uuid::Uuid::nil(),
+                spec: None,
+                goal: None,
+                drift_policy: DriftPolicy::Correct,
+                allowed_hosts: Vec::new(),
+                probe_interval: probe_interval.map(Duration::from_secs),
+            };
+            let patience = Slot::new(wish, 1, None).patience().as_secs_f64();
+            let expected = Duration::from_secs(expected).as_secs_f64();
+            assert!(
+                (expected..=expected * 1.1).contains(&patience),
+                "{patience}"
+            );
+        };
+        check(None, 600);
+        check(Some(6 * 3600), 600);
+        check(Some(60), 60);
     }
 }

@@ -5,18 +5,6 @@ use serde_json::{Value, json};
 
 use crate::harness::{Harness, KEY_1, PLACE};
 
-/// Waits until Kibana has got this many requests of a kind; the agent may be in the middle of one.
-async fn until_count(harness: &Harness, method: &str, class: &str, count: u64) {
-    let wait = async {
-        while harness.count(method, class).await < count {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), wait)
-        .await
-        .expect("the request comes");
-}
-
 /// Changes the one entry of the ledger to what a crash at some moment leaves there.
 fn rewrite_entry(harness: &Harness, change: impl FnOnce(&mut Value)) {
     let path = harness.state_dir().join("ledger.json");
@@ -88,7 +76,7 @@ async fn killed_during_the_first_write_it_does_not_double_it() {
         .await;
     harness.run();
     harness.push(vec![harness.binding(PLACE, 1, 1)]);
-    until_count(&harness, "POST", "connector", 1).await;
+    harness.until_count("POST", "connector", 1).await;
     harness.kill().await;
     harness.run();
     let status = harness
@@ -117,7 +105,7 @@ async fn killed_during_the_probe_it_only_probes_again() {
         .await;
     harness.run();
     harness.push(vec![harness.binding(PLACE, 1, 1)]);
-    until_count(&harness, "POST", "execute", 1).await;
+    harness.until_count("POST", "execute", 1).await;
     harness.kill().await;
     harness.run();
     harness
@@ -138,7 +126,7 @@ async fn killed_between_two_revisions_it_writes_the_second_once_more_and_no_more
         .kibana_faults(json!({"api": {"mode": "hang", "methods": ["PUT"], "remaining": 1}}))
         .await;
     harness.push(vec![harness.binding(PLACE, 2, 1)]);
-    until_count(&harness, "PUT", "connector", 1).await;
+    harness.until_count("PUT", "connector", 1).await;
     harness.kill().await;
     harness.control.change(|state| state.statuses.clear());
     harness.run();
@@ -178,7 +166,7 @@ async fn an_agent_that_is_told_to_stop_ends_its_write_first() {
         .await;
     harness.run();
     harness.push(vec![harness.binding(PLACE, 1, 1)]);
-    until_count(&harness, "POST", "connector", 1).await;
+    harness.until_count("POST", "connector", 1).await;
     harness.stop().await;
     harness.kibana_faults(json!({})).await;
     harness.run();

@@ -1,5 +1,7 @@
 //! Kibana and the provider fail in every way that the simulator knows.
 
+use std::time::Duration;
+
 use keyfleet_proto::v1::{self, BindingState, FailureClass};
 use serde_json::json;
 
@@ -216,9 +218,46 @@ async fn a_rollback_of_what_we_broke_counts_as_nothing_that_was_broken_before() 
     );
     let back = harness.prove(harness.binding(PLACE, 1, 1)).await;
     assert_eq!(back.baseline_ok, None);
-    // Control counts tries per assignment: the same number comes again and is a new chance all the same.
+    // The same goal after another one is a new chance, whatever its number.
     harness.kibana_faults(json!({})).await;
     harness.prove(broken).await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn what_worked_once_is_tried_again_for_ever() {
+    let mut harness = Harness::start().await;
+    let mut config = harness.config();
+    config.drift_interval = Duration::from_millis(200);
+    harness.run_with(config);
+    let binding = v1::DesiredBinding {
+        probe_interval_secs: 1,
+        ..harness.binding(PLACE, 1, 1)
+    };
+    harness.prove(binding.clone()).await;
+    for meddled in [false, true] {
+        harness
+            .kibana_faults(json!({"provider": {"status": 401}}))
+            .await;
+        if meddled {
+            harness.meddle(&binding, "Somebody's own").await;
+        }
+        let failed = harness.control.until_state(PLACE, BindingState::Failed);
+        assert_eq!(failed.await.failure_class(), FailureClass::Auth);
+        let tried = harness.count("POST", "execute").await;
+        harness.until_count("POST", "execute", tried + 2).await;
+        assert_eq!(
+            harness.control.state().state_of(PLACE),
+            BindingState::Failed
+        );
+        harness.kibana_faults(json!({})).await;
+        harness
+            .control
+            .until_state(PLACE, BindingState::Proven)
+            .await;
+    }
+    let (created, replaced, _, _) = harness.writes().await;
+    assert_eq!((created, replaced), (1, 2), "the drift alone is written");
     harness.stop().await;
 }
 

@@ -222,6 +222,18 @@ impl Harness {
         answer["count"].as_u64().unwrap()
     }
 
+    /// Waits until Kibana has got this many requests of a kind; the agent may be in the middle of one.
+    pub(crate) async fn until_count(&self, method: &str, class: &str, count: u64) {
+        let wait = async {
+            while self.count(method, class).await < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .expect("the request comes");
+    }
+
     /// Creations, replacements, removals and live calls.
     pub(crate) async fn writes(&self) -> (u64, u64, u64, u64) {
         (

@@ -1,6 +1,10 @@
 //! The main job: a desired state becomes proven connectors, once.
 
+use std::time::{Duration, Instant};
+
 use keyfleet_proto::v1::{self, BindingState, FailureClass};
+
+use serde_json::json;
 
 use crate::harness::{Harness, KEY_1, KEY_2, PLACE};
 
@@ -145,11 +149,21 @@ async fn a_removal_ends_with_confirmed_absence() {
         remove: true,
         ..v1::DesiredBinding::default()
     };
-    harness.push(vec![binding]);
+    harness.push(vec![binding.clone()]);
     harness
         .control
         .until("it is removed", |state| state.statuses[PLACE].removed)
         .await;
+    // Asked again it looks again: an absence of long ago is no answer.
+    let looks = harness.count("GET", "connector").await;
+    let newer = harness.push(vec![binding]).generation;
+    harness
+        .control
+        .until("it is removed again", |state| {
+            state.statuses[PLACE].removed && state.statuses[PLACE].generation == newer
+        })
+        .await;
+    assert!(harness.count("GET", "connector").await > looks);
     assert_eq!(harness.control.state().statuses[PLACE].running, None);
     assert!(harness.connectors().await.is_empty());
     assert_eq!(harness.writes().await, (1, 0, 1, 1));
@@ -157,8 +171,27 @@ async fn a_removal_ends_with_confirmed_absence() {
     harness.push(Vec::new());
     harness
         .control
-        .until("it is received", |state| state.answers.len() == 3)
+        .until("it is received", |state| state.answers.len() == 4)
         .await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_of_a_binding_that_went_and_came_back_is_waited_for() {
+    const DELAY: Duration = Duration::from_secs(2);
+    let mut harness = Harness::start().await;
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    harness
+        .kibana_faults(json!({"api": {"mode": "slow", "delay_ms": DELAY.as_millis(), "methods": ["PUT"], "remaining": 1}}))
+        .await;
+    let began = Instant::now();
+    harness.push(vec![harness.binding(PLACE, 2, 1)]);
+    harness.until_count("PUT", "connector", 1).await;
+    harness.push(Vec::new());
+    harness.prove(harness.binding(PLACE, 3, 1)).await;
+    assert!(began.elapsed() >= DELAY, "never two writes at a time");
+    assert_eq!(harness.connectors().await[0]["name"], "OpenAI r3");
     harness.stop().await;
 }
 

@@ -1,8 +1,13 @@
 //! What is said on the stream.
 
+use std::time::Duration;
+
 use keyfleet_proto::v1::control_message::Message as ToAgent;
 use keyfleet_proto::v1::{self, BindingState, FailureClass};
 
+use serde_json::json;
+
+use crate::control::State;
 use crate::harness::{Harness, PLACE, desired};
 
 #[tokio::test]
@@ -210,5 +215,98 @@ async fn nothing_is_written_while_the_fleet_is_stopped() {
         .control
         .until_state(PLACE, BindingState::Proven)
         .await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_status_is_no_answer_to_a_new_try() {
+    let mut harness = Harness::start().await;
+    harness.control.change(|state| state.deaf = true);
+    let mut config = harness.config();
+    config.kibana.probe_timeout = Duration::from_secs(3);
+    harness.run_with(config);
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    // Nothing is known of the new try while its live call hangs.
+    harness
+        .kibana_faults(
+            json!({"api": {"mode": "hang", "path_contains": "_execute", "remaining": 1}}),
+        )
+        .await;
+    let again = v1::DesiredBinding {
+        attempt: 2,
+        ..harness.binding(PLACE, 1, 1)
+    };
+    let answered = async |harness: &Harness, generation| {
+        harness
+            .control
+            .until("an answer", |state| {
+                let answer = state.answers.last();
+                answer.is_some_and(|answer| answer.generation == generation)
+            })
+            .await;
+    };
+    let newer = harness.push(vec![again.clone()]).generation;
+    answered(&harness, newer).await;
+    let n_reports = harness.control.state().reports.len();
+    harness.until_count("POST", "execute", 2).await;
+    let newest = harness.push(vec![again]).generation;
+    answered(&harness, newest).await;
+    harness.control.send(ToAgent::GoAway(v1::GoAway::default()));
+    harness
+        .control
+        .until("a proof of the new try", |state| {
+            let status = &state.statuses[PLACE];
+            status.state() == BindingState::Proven && status.attempt == 2
+        })
+        .await;
+    let late = {
+        let state = harness.control.state();
+        let reports = state.reports[n_reports..].iter();
+        let attempts =
+            reports.flat_map(|report| report.bindings.iter().map(|status| status.attempt));
+        attempts.collect::<Vec<_>>()
+    };
+    assert!(late.iter().all(|attempt| *attempt == 2), "{late:?}");
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_is_given_again() {
+    let mut harness = Harness::start().await;
+    harness.run();
+    harness.prove(harness.binding(PLACE, 1, 1)).await;
+    let bad = v1::Desired {
+        generation: None,
+        digest: "bad".into(),
+        bindings: Vec::new(),
+    };
+    harness.control.send(ToAgent::Desired(bad));
+    let n_answers = async |harness: &Harness, n: usize| {
+        let rejections = |state: &State| {
+            let rejected = |answer: &&v1::DesiredAnswer| !answer.rejected.is_empty();
+            state.answers.iter().filter(rejected).count()
+        };
+        harness
+            .control
+            .until("an answer", |state| rejections(state) == n)
+            .await;
+    };
+    n_answers(&harness, 1).await;
+    harness.control.send(ToAgent::GoAway(v1::GoAway::default()));
+    n_answers(&harness, 2).await;
+    harness.stop().await;
+    harness.run();
+    n_answers(&harness, 3).await;
+    let rejected = harness.control.state().hellos[2].last_rejected.clone();
+    assert_eq!(rejected.map(|rejected| rejected.digest), Some("bad".into()));
+    // What is taken up ends the story.
+    harness.prove(harness.binding(PLACE, 2, 1)).await;
+    harness.stop().await;
+    harness.run();
+    harness
+        .control
+        .until("a fourth session", |state| state.hellos.len() == 4)
+        .await;
+    assert_eq!(harness.control.state().hellos[3].last_rejected, None);
     harness.stop().await;
 }

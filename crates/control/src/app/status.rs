@@ -88,6 +88,11 @@ impl App {
         let write = move |tx: &Tx<'_>| {
             if !rejected.is_empty() {
                 let text = format!("the agent refuses generation {generation}: {rejected}");
+                // An agent says it again after a reconnect, in case nobody heard; said twice it is no news.
+                let last = tx.events(EventScope::Deployment(deployment), 1)?.pop();
+                if last.is_some_and(|last| last.text == text) {
+                    return Ok(());
+                }
                 let event = Event {
                     at: now,
                     actor: KEYFLEET.to_owned(),
