@@ -13,7 +13,7 @@ use serde_json::Value;
 use xtask::fleet::{AgentOptions, Control, Done};
 use xtask::manifests::Manifests;
 use xtask::process::Process;
-use xtask::stack::{Sim, Stack};
+use xtask::stack::{Sim, Stack, sim_command};
 use xtask::{http, wait};
 
 /// Looks like a key and opens nothing but the simulated OpenAI.
@@ -329,17 +329,7 @@ impl Fleet {
 
     /// Runs the simulator's own command, such as `fault` or `keys`.
     pub(crate) fn sim(&self, arguments: &[&str]) -> Result<String> {
-        let program = xtask::binaries::path("keyfleet-sim")?;
-        let output = std::process::Command::new(program)
-            .args(arguments)
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(
-            output.status.success(),
-            "keyfleet-sim {}: {text}",
-            arguments.join(" ")
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        sim_command(arguments)
     }
 }
 

@@ -9,7 +9,7 @@ use xtask::manifests::Manifests;
 use xtask::stack::Stack;
 use xtask::wait;
 
-use crate::kit::{KEY, PATIENCE};
+use crate::kit::{Fleet, KEY, PATIENCE};
 
 /// Longer than a token may live at all, so that control has to log in anew.
 const TOKEN_MAX_TTL: Duration = Duration::from_secs(6);
@@ -90,4 +90,48 @@ fn wait_until_proven(stack: &Stack, version: u64) {
     });
     let logs = stack.dir().display();
     proven.unwrap_or_else(|| panic!("version {version} was never proven (logs: {logs})"));
+}
+
+#[test]
+fn what_vault_has_lost_is_told_beforehand_and_a_rollback_to_it_becomes_a_halt() {
+    let members = [("lab", "9.4.0", &["default"][..], &[("tier", "canary")][..])];
+    let fleet = Fleet::start("lost", &members).unwrap();
+    fleet.apply().unwrap().must_succeed().unwrap();
+    fleet.stack.bao.kv_destroy("keyfleet/openai", 1).unwrap();
+    fleet
+        .wait_until("the loss is noticed", || {
+            let keys = fleet.stack.json(&["key", "list"]).ok()?;
+            (keys["keys"][0]["vaultStatus"] != "ok").then_some(())
+        })
+        .unwrap();
+    fleet
+        .manifests
+        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .unwrap();
+    let dir = fleet.manifests.dir().to_string_lossy().into_owned();
+    let plan = fleet.stack.json(&["plan", "-f", &dir]).unwrap();
+    let lost = "Vault has the value of key openai v1 no more";
+    assert_eq!(
+        plan["deployments"][0]["bindings"][0]["cannotRollBack"], lost,
+        "{plan:#}"
+    );
+
+    // A key that the provider does not know: going back is not possible, so the rollout stands still.
+    let bad = KEY.replace("aQ3d", "bad0");
+    fleet
+        .stack
+        .bao
+        .kv_put("keyfleet/openai", "api_key", &bad)
+        .unwrap();
+    let rollout = fleet
+        .wait_until("the bad key halts", || {
+            let rollout = fleet.rollout().ok()?;
+            (rollout["phase"] == "ROLLOUT_PHASE_HALTED").then_some(rollout)
+        })
+        .unwrap();
+    let reason = rollout["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("AUTH") && reason.contains("roll"),
+        "{reason}"
+    );
 }

@@ -34,6 +34,15 @@ pub struct KeyVersionRow {
     pub shown: String,
     /// When it was first read.
     pub first_seen: Timestamp,
+    /// Vault still has its value: it can be read again.
+    pub readable: bool,
+}
+
+impl KeyVersionRow {
+    /// True where a binding may be given this version, now or again.
+    pub fn may_be_assigned(&self) -> bool {
+        self.readable && self.state.may_be_assigned()
+    }
 }
 
 impl Tx<'_> {
@@ -99,7 +108,7 @@ impl Tx<'_> {
     /// Where the database fails.
     pub fn key_versions(&self, key: &KeyName) -> Result<Vec<KeyVersionRow>, Error> {
         let mut statement = self.0.prepare_cached(
-            "SELECT version, state, fingerprint, shown, first_seen FROM key_versions
+            "SELECT version, state, fingerprint, shown, first_seen, readable FROM key_versions
              WHERE key = ?1 ORDER BY version DESC",
         )?;
         let mut rows = statement.query([key.as_str()])?;
@@ -116,7 +125,9 @@ impl Tx<'_> {
     /// Where the database fails.
     pub fn insert_key_version(&self, key: &KeyName, row: &KeyVersionRow) -> Result<(), Error> {
         self.0
-            .prepare_cached("INSERT OR IGNORE INTO key_versions VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .prepare_cached(
+                "INSERT OR IGNORE INTO key_versions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
             .execute(params![
                 key.as_str(),
                 row.version.0,
@@ -124,7 +135,26 @@ impl Tx<'_> {
                 row.fingerprint,
                 row.shown,
                 nanos(row.first_seen),
+                row.readable,
             ])?;
+        Ok(())
+    }
+
+    /// Stores whether Vault still has the value of a version.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn set_readable(
+        &self,
+        key: &KeyName,
+        version: KeyVersion,
+        readable: bool,
+    ) -> Result<(), Error> {
+        self.0
+            .prepare_cached(
+                "UPDATE key_versions SET readable = ?3 WHERE key = ?1 AND version = ?2",
+            )?
+            .execute(params![key.as_str(), version.0, readable])?;
         Ok(())
     }
 
@@ -171,5 +201,6 @@ fn read_version(row: &Row<'_>) -> Result<KeyVersionRow, Error> {
         fingerprint: row.get(2)?,
         shown: row.get(3)?,
         first_seen: time("key_versions", row.get(4)?)?,
+        readable: row.get(5)?,
     })
 }

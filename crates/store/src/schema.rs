@@ -61,6 +61,7 @@ CREATE TABLE key_versions (
   fingerprint TEXT NOT NULL,
   shown TEXT NOT NULL,
   first_seen INTEGER NOT NULL,
+  readable INTEGER NOT NULL,
   PRIMARY KEY (key, version)
 ) STRICT;
 

@@ -1,5 +1,6 @@
 //! Values and versions in a KV version 2 engine.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -31,6 +32,8 @@ pub struct VersionInfo {
     pub current: KeyVersion,
     /// Whether that one can be read.
     pub state: VersionState,
+    /// Every version that can be read: neither deleted, nor destroyed, nor pruned.
+    pub readable: BTreeSet<KeyVersion>,
     /// When the secret itself was made, RFC 3339. Another time than before: it was removed and made anew, and its
     /// versions count from 1 again.
     pub created: Timestamp,
@@ -272,9 +275,16 @@ fn version_info(
     let newest = metadata
         .versions
         .get(&metadata.current_version.to_string())?;
+    let is_readable = |entry: &SecretMetadata| state(entry, now) == Some(VersionState::Readable);
+    let readable = metadata.versions.iter();
+    let readable = readable
+        .filter(|(_, entry)| is_readable(entry))
+        .filter_map(|(number, _)| number.parse().ok().map(KeyVersion))
+        .collect();
     Some(Ok(VersionInfo {
         current: KeyVersion(metadata.current_version),
         state: state(newest, now)?,
+        readable,
         created,
     }))
 }

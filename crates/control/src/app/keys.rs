@@ -1,9 +1,10 @@
 //! New versions of Keys: noticed in Vault's metadata, read once, rolled out.
 
+use keyfleet_core::id::KeyVersion;
 use keyfleet_core::key::{Key, KeyState};
 use keyfleet_seal::shown;
 use keyfleet_store::{KeyVersionRow, Tx};
-use keyfleet_vault::VersionState;
+use keyfleet_vault::{VersionInfo, VersionState};
 
 use super::start::{refresh_goals, start_rollouts};
 use super::{App, KEYFLEET};
@@ -27,11 +28,19 @@ impl App {
             .read(move |tx| Ok::<_, Error>(tx.key_versions(&name)?))
             .await?;
         let newest = known.first().map(|row| row.version.0).unwrap_or_default();
-        let (status, found) = match self.newest_version(key, newest).await {
+        let looked = self.look(key).await;
+        let changed = looked
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |info| readability(&known, info));
+        let found = match looked {
+            Ok(info) => self.newer(key, &info, newest).await,
+            Err(status) => Err(status),
+        };
+        let (status, found) = match found {
             Ok(found) => ("ok".to_owned(), found),
             Err(status) => (status, None),
         };
-        if found.is_none() && status == last_status {
+        if found.is_none() && changed.is_empty() && status == last_status {
             return Ok(());
         }
         if status != "ok" {
@@ -40,6 +49,9 @@ impl App {
         let (name, now) = (key.name.clone(), clock::now());
         let write = move |tx: &Tx<'_>| {
             tx.set_vault_status(&name, &status, now)?;
+            for (version, readable) in changed {
+                tx.set_readable(&name, version, readable)?;
+            }
             if let Some(version) = &found {
                 tx.insert_key_version(&name, version)?;
                 let goals = refresh_goals(tx, now)?;
@@ -59,11 +71,22 @@ impl App {
         key: &Key,
         known: u64,
     ) -> Result<Option<KeyVersionRow>, String> {
+        let info = self.look(key).await?;
+        self.newer(key, &info, known).await
+    }
+
+    async fn look(&self, key: &Key) -> Result<VersionInfo, String> {
         let vault = self.keyring.vault();
-        let info = vault
-            .current_version(&key.location)
-            .await
-            .map_err(|err| err.to_string())?;
+        let info = vault.current_version(&key.location).await;
+        info.map_err(|err| err.to_string())
+    }
+
+    async fn newer(
+        &self,
+        key: &Key,
+        info: &VersionInfo,
+        known: u64,
+    ) -> Result<Option<KeyVersionRow>, String> {
         let version = info.current;
         if version.0 < known {
             return Err(format!(
@@ -91,6 +114,14 @@ impl App {
             fingerprint: self.fingerprint.fingerprint(&value),
             shown: shown(&value),
             first_seen: clock::now(),
+            readable: true,
         }))
     }
+}
+
+/// The versions whose value Vault has lost, or has again, since it was asked last.
+fn readability(known: &[KeyVersionRow], info: &VersionInfo) -> Vec<(KeyVersion, bool)> {
+    let now = |row: &KeyVersionRow| info.readable.contains(&row.version);
+    let changed = known.iter().filter(|row| row.readable != now(row));
+    changed.map(|row| (row.version, now(row))).collect()
 }

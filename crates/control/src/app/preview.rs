@@ -262,13 +262,16 @@ fn cannot_roll_back(tx: &Tx<'_>, change: &RolloutBinding) -> Result<String, Erro
     };
     let key = connector.revision.spec.key;
     let versions = tx.key_versions(&key)?;
-    let state = versions
-        .iter()
-        .find(|row| row.version == from.key_version)
-        .map(|row| row.state);
-    Ok(match state {
-        Some(state) if state.may_be_assigned() => String::new(),
-        Some(state) => format!("key {key} {} is {}", from.key_version, state.as_str()),
+    let known = versions.iter().find(|row| row.version == from.key_version);
+    Ok(match known {
+        Some(row) if row.may_be_assigned() => String::new(),
+        Some(row) if !row.readable => {
+            format!(
+                "Vault has the value of key {key} {} no more",
+                from.key_version
+            )
+        }
+        Some(row) => format!("key {key} {} is {}", from.key_version, row.state.as_str()),
         None => format!("key {key} {} is not known", from.key_version),
     })
 }

@@ -187,7 +187,7 @@ impl Loaded {
         let versions = tx.key_versions(&key)?;
         let may = versions
             .iter()
-            .any(|v| v.version == from.key_version && v.state.may_be_assigned());
+            .any(|v| v.version == from.key_version && v.may_be_assigned());
         assignable.insert(cache_key, may);
         Ok(may)
     }

@@ -175,6 +175,7 @@ async fn keys_and_their_versions() {
         fingerprint: format!("f{number}"),
         shown: "sk-proj-…abcd".into(),
         first_seen: at(1),
+        readable: true,
     };
     let all = || (1..).zip(KeyState::ALL);
     let work = move |tx: &Tx<'_>| {

@@ -151,6 +151,7 @@ impl World {
                 fingerprint: format!("f{version}"),
                 shown: "sk-proj-…".to_owned(),
                 first_seen: clock::now(),
+                readable: true,
             };
             tx.insert_key_version(&"openai".parse().unwrap(), &row)?;
             spread(tx, "a new key version")
