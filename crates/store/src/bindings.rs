@@ -28,7 +28,7 @@ pub struct Binding {
     pub placement: PlacementName,
     /// What it shall have when the rollouts have run; `None` = nothing: it shall be removed.
     pub goal: Option<Assignment>,
-    /// The aborted rollout that left it as it is.
+    /// The aborted or rolled back rollout that left it without its goal: it waits for a retry or something new.
     pub held_by: Option<RolloutId>,
     /// What its agent is told; `None` = never offered anything.
     pub desired: Option<Desired>,
