@@ -10,9 +10,10 @@ const FILES: [&str; 3] = [
 ];
 
 /// Messages that carry a secret: prost's derived `Debug` would print it.
-const SECRET: [&str; 2] = [
+const SECRET: [&str; 3] = [
     ".keyfleet.v1.EnrollRequest",
     ".keyfleet.v1.CreateTokenResponse",
+    ".keyfleet.v1.ReplaceDeploymentResponse",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -16,6 +16,19 @@ pub struct ConnectorSpec {
     pub config: String,
     /// The Key whose value the connector holds; never a version of it.
     pub key: KeyName,
+    /// Fields of the config that are left out where a Kibana is too old for them; sorted, each once.
+    pub if_supported: Vec<String>,
+}
+
+/// Whose API a connector speaks: decides how a key is presented and proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// `OpenAI` itself: the key is a bearer token, and a model can be looked up.
+    OpenAi,
+    /// Azure `OpenAI`: the key has a header of its own, the URL names the model.
+    AzureOpenAi,
+    /// A server that is compatible with `OpenAI`'s chat completions: only a completion proves the key.
+    Other,
 }
 
 /// One immutable revision of a connector.

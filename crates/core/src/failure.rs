@@ -103,6 +103,15 @@ const QUOTA_CODES: [&str; 5] = [
     "organization_usage_limit_exceeded",
 ];
 
+/// What a provider says (in lower case) of a caller that it does not serve, whatever the key: `OpenAI`'s lists of
+/// addresses and countries, Azure's networks.
+const WAYS_REFUSED: [&str; 4] = [
+    "ip not authorized",
+    "country, region, or territory",
+    "virtual network/firewall",
+    "public access is disabled",
+];
+
 /// Says what a provider's refusal means for the connector.
 ///
 /// `status` is `None` where no HTTP answer came; `code` and `kind` are `error.code` and `error.type` of
@@ -119,21 +128,20 @@ pub fn classify_provider(
     let quota = code.is_some_and(|code| QUOTA_CODES.contains(&code))
         || kind == Some("insufficient_quota")
         || QUOTA_CODES.iter().any(|code| has(code))
-        || has("exceeded your current quota");
+        || has("exceeded your current quota")
+        || has("out of call volume quota");
     match status {
         None => FailureClass::Network,
-        Some(401 | 403) if has("ip not authorized") || has("country, region, or territory") => {
-            FailureClass::Egress
-        }
+        Some(401 | 403) if WAYS_REFUSED.iter().any(|part| has(part)) => FailureClass::Egress,
         Some(401 | 403 | 404) if code == Some("model_not_found") || names_model(&text) => {
             FailureClass::Model
         }
         Some(401) => FailureClass::Auth,
+        Some(403 | 429) if quota => FailureClass::Quota,
         Some(403) if has("api key") || has("insufficient permissions") => FailureClass::Auth,
         Some(403 | 407) => FailureClass::Egress,
         Some(404) => FailureClass::Model,
         Some(408 | 504) => FailureClass::Timeout,
-        Some(429) if quota => FailureClass::Quota,
         Some(429) => FailureClass::RateLimit,
         Some(400 | 422) if names_model(&text) => FailureClass::Model,
         Some(_) => FailureClass::Provider,

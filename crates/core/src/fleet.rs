@@ -9,6 +9,19 @@ pub type Labels = BTreeMap<String, String>;
 /// Longest label key and value in characters, as in Kubernetes.
 pub const LABEL_CHARS_MAX: usize = 63;
 
+/// How the selector of everything is shown.
+const EVERYTHING: &str = "(all)";
+
+/// True where a text can be the key or the value of a label: 1 to 63 letters, digits, `-`, `_`, `.` or `/`. These are
+/// the characters that a selector, a flag and a file can name without quoting.
+pub fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= LABEL_CHARS_MAX
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+}
+
 /// Chooses deployments by their labels: every requirement must hold; none at all chooses everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector {
@@ -38,6 +51,16 @@ pub enum Operator {
     DoesNotExist,
 }
 
+impl Operator {
+    /// The values it names; none where it asks only whether the label is there.
+    pub fn values(&self) -> &[String] {
+        match self {
+            Self::In(values) | Self::NotIn(values) => values,
+            Self::Exists | Self::DoesNotExist => &[],
+        }
+    }
+}
+
 impl Selector {
     /// Chooses what has exactly these labels (and maybe more).
     pub fn from_labels(labels: &Labels) -> Self {
@@ -51,6 +74,21 @@ impl Selector {
         Self { requirements }
     }
 
+    /// True where it chooses everything.
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// True where whatever this selector chooses, `wider` chooses too. It may say false where that is so in a
+    /// roundabout way (three requirements that together leave one value), and never says true where it is not:
+    /// each requirement of `wider` must follow from one requirement here.
+    pub fn implies(&self, wider: &Self) -> bool {
+        wider
+            .requirements
+            .iter()
+            .all(|wide| self.requirements.iter().any(|own| own.implies(wide)))
+    }
+
     /// True where every requirement holds for these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements
@@ -60,6 +98,20 @@ impl Selector {
 }
 
 impl Requirement {
+    fn implies(&self, wider: &Self) -> bool {
+        let within = |some: &[String], all: &[String]| some.iter().all(|v| all.contains(v));
+        let apart = |some: &[String], others: &[String]| !some.iter().any(|v| others.contains(v));
+        self.key == wider.key
+            && match (&self.operator, &wider.operator) {
+                (Operator::In(own), Operator::In(wide)) => within(own, wide),
+                (Operator::In(_) | Operator::Exists, Operator::Exists)
+                | (Operator::DoesNotExist, Operator::DoesNotExist | Operator::NotIn(_)) => true,
+                (Operator::In(own), Operator::NotIn(wide)) => apart(own, wide),
+                (Operator::NotIn(own), Operator::NotIn(wide)) => within(wide, own),
+                _ => false,
+            }
+    }
+
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.operator {
@@ -90,6 +142,9 @@ impl std::str::FromStr for Selector {
         };
         let mut requirements = Vec::new();
         let mut rest = text.trim();
+        if rest == EVERYTHING {
+            return Ok(Self::default());
+        }
         while !rest.is_empty() {
             let end = end_of_requirement(rest);
             let (part, after) = rest.split_at(end);
@@ -133,11 +188,8 @@ impl Requirement {
             (text, Operator::Exists)
         };
         let key = key.trim();
-        let is_key = !key.is_empty()
-            && key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-        is_key.then(|| Self {
+        let are_labels = is_label(key) && operator.values().iter().all(|value| is_label(value));
+        are_labels.then(|| Self {
             key: key.to_owned(),
             operator,
         })
@@ -157,7 +209,7 @@ fn list(text: &str) -> Option<Vec<String>> {
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.requirements.is_empty() {
-            return f.write_str("(all)");
+            return f.write_str(EVERYTHING);
         }
         for (index, requirement) in self.requirements.iter().enumerate() {
             if index > 0 {
@@ -209,6 +261,46 @@ mod tests {
         for bad in ["a b", "=x", "env in a", "ü=1"] {
             assert!(bad.parse::<Selector>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_a_selector_implies_is_never_wider() {
+        let texts = [
+            "env=a",
+            "env in (a,b)",
+            "env notin (b)",
+            "env notin (b,c)",
+            "env",
+            "!env",
+            "x=1",
+            "env=a,x=1",
+            "",
+        ];
+        let values = [None, Some("a"), Some("b"), Some("c")];
+        let mut implied = 0;
+        for (own, wide) in texts
+            .iter()
+            .flat_map(|own| texts.iter().map(move |wide| (own, wide)))
+        {
+            let (own, wide): (Selector, Selector) = (own.parse().unwrap(), wide.parse().unwrap());
+            if !own.implies(&wide) {
+                continue;
+            }
+            implied += 1;
+            for (env, x) in values
+                .iter()
+                .flat_map(|env| [None, Some("1")].map(|x| (env, x)))
+            {
+                let mut found = Labels::new();
+                found.extend(env.map(|v| ("env".to_owned(), v.to_owned())));
+                found.extend(x.map(|v| ("x".to_owned(), v.to_owned())));
+                assert!(
+                    !own.matches(&found) || wide.matches(&found),
+                    "{own} -> {wide}: {found:?}"
+                );
+            }
+        }
+        assert!(implied > texts.len() * 2, "{implied}");
     }
 
     #[test]

@@ -117,6 +117,7 @@ mod tests {
             spaces: vec!["default".parse().unwrap()],
             drift_policy: DriftPolicy::Correct,
             strategy: "default".parse().unwrap(),
+            task: None,
         }
     }
 

@@ -125,6 +125,10 @@ name!(
     StrategyName, "strategy"
 );
 name!(
+    /// The name of a set of objects that are kept together in files.
+    SetName, "set"
+);
+name!(
     /// The id of a Kibana space (`[a-z0-9_-]+`, Kibana's own rule; `default` is the one without a path prefix).
     SpaceId, "space"
 );

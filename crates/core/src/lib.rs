@@ -6,6 +6,7 @@
 //! Reading order: [`id`] and [`fleet`] (the nouns), [`connector`] and [`key`] (what is spread), [`binding`]
 //! (the smallest thing that is proven), [`rollout`] (how it is spread).
 
+pub mod audit;
 pub mod binding;
 pub mod connector;
 pub mod failure;
@@ -13,8 +14,11 @@ pub mod fleet;
 pub mod goal;
 pub mod id;
 pub mod key;
+pub mod models;
 pub mod placement;
 pub mod rollout;
+pub mod standing;
 pub mod token;
+pub mod travel;
 
 pub use jiff::Timestamp;

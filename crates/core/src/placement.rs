@@ -6,6 +6,7 @@ use std::fmt;
 use crate::binding::BindingId;
 use crate::fleet::{Labels, Selector};
 use crate::id::{ConnectorName, DeploymentId, PlacementName, SpaceId, StrategyName};
+use crate::models::Task;
 
 /// What to do when Kibana differs from desired without our doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +53,8 @@ pub struct Placement {
     pub drift_policy: DriftPolicy,
     /// How a change spreads.
     pub strategy: StrategyName,
+    /// What the models are for; decides nothing but what `plan` says of them.
+    pub task: Option<Task>,
 }
 
 /// Two placements that claim the same binding.
@@ -80,32 +83,28 @@ impl fmt::Display for Overlap {
     }
 }
 
-/// Every binding that the placements ask for, with the placement it belongs to.
-///
-/// # Errors
-/// The first [`Overlap`], in the order of bindings.
-pub fn bind<'a>(
+/// Every binding that two of the placements ask for, each pair once.
+pub fn overlaps<'a>(
     placements: &'a [Placement],
     fleet: impl IntoIterator<Item = (DeploymentId, &'a Labels)>,
-) -> Result<BTreeMap<BindingId, &'a Placement>, Overlap> {
+) -> Vec<Overlap> {
     let mut bindings: BTreeMap<BindingId, &'a Placement> = BTreeMap::new();
+    let mut overlaps = Vec::new();
     for (deployment, labels) in fleet {
         for placement in placements.iter().filter(|p| p.selector.matches(labels)) {
             for binding in placement.bindings_of(deployment) {
-                if let Some(other) = bindings.insert(binding.clone(), placement)
-                    && other.name != placement.name
-                {
-                    let (first, second) = (other.name.clone(), placement.name.clone());
-                    return Err(Overlap {
+                let first = *bindings.entry(binding.clone()).or_insert(placement);
+                if first.name != placement.name {
+                    overlaps.push(Overlap {
                         binding,
-                        first,
-                        second,
+                        first: first.name.clone(),
+                        second: placement.name.clone(),
                     });
                 }
             }
         }
     }
-    Ok(bindings)
+    overlaps
 }
 
 impl Placement {
@@ -134,6 +133,7 @@ mod tests {
             spaces: spaces.iter().map(|space| space.parse().unwrap()).collect(),
             drift_policy: DriftPolicy::Correct,
             strategy: "default".parse().unwrap(),
+            task: None,
         }
     }
 
@@ -142,15 +142,22 @@ mod tests {
         let labels = Labels::new();
         let fleet = || [(DeploymentId::new(Uuid::from_u128(1)), &labels)];
         let apart = [placement("a", &["default"]), placement("b", &["soc"])];
-        assert_eq!(bind(&apart, fleet()).unwrap().len(), 2);
+        assert_eq!(overlaps(&apart, fleet()), []);
         let overlapping = [
             placement("a", &["default"]),
             placement("b", &["soc", "default"]),
         ];
-        let overlap = bind(&overlapping, fleet()).unwrap_err();
-        assert_eq!(
-            (overlap.first.as_str(), overlap.second.as_str()),
-            ("a", "b")
-        );
+        let found = overlaps(&overlapping, fleet());
+        let named: Vec<_> = found
+            .iter()
+            .map(|o| {
+                (
+                    o.first.as_str(),
+                    o.second.as_str(),
+                    o.binding.space.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(named, [("a", "b", "default")]);
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingState};
 use keyfleet_core::failure::FailureClass;
-use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels};
+use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels, is_label};
 use keyfleet_core::id::{Generation, KeyVersion, Revision};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
 use keyfleet_core::rollout::{Phase, Verb};
+use keyfleet_core::standing::Standing;
 use keyfleet_core::token::Role;
 
 use crate::v1;
@@ -104,15 +105,8 @@ pub fn labels(field: &str, wire: BTreeMap<String, String>) -> Result<Labels, Inv
             format_args!("has more than {LABELS_MAX} labels"),
         ));
     }
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text.chars().count() <= LABEL_CHARS_MAX
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
-    };
     for (key, value) in &wire {
-        if !plain(key) || !plain(value) {
+        if !is_label(key) || !is_label(value) {
             let problem = format!(
                 "has label {key:?}={value:?}: use 1 to {LABEL_CHARS_MAX} letters, digits, `-`, `_`, `.` or `/` on each side"
             );
@@ -199,6 +193,7 @@ wire_enum!(Phase, v1::RolloutPhase, {
 });
 wire_enum!(Verb, v1::RolloutVerb, { Pause, Resume, Abort, Rollback, Retry });
 wire_enum!(Role, v1::Role, { Viewer, Operator, Admin });
+wire_enum!(Standing, v1::Standing, { Active, Suspended, Cloned, Revoked });
 
 /// A point in time for the wire.
 impl From<WireTime> for prost_types::Timestamp {

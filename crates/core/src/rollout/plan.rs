@@ -20,9 +20,10 @@ use view::View;
 pub struct PlanInput<'a> {
     /// The time of the decision.
     pub now: Timestamp,
-    /// Fleet-wide stop: nothing new leaves, nothing is decided, no deadline is judged. When it ends, the
-    /// shell gives every step in flight and the wave a new beginning, else they are overdue at once.
-    pub andon: bool,
+    /// Fleet-wide stop, in words: who, since when, why. Nothing new leaves, nothing is decided, no deadline is
+    /// judged. When it ends, the shell gives every step in flight and the wave a new beginning, else they are
+    /// overdue at once.
+    pub andon: Option<&'a str>,
     /// The strategy, as it was when the run started.
     pub strategy: &'a Strategy,
     /// Where the run stands.
@@ -123,7 +124,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         Phase::Completed | Phase::RolledBack | Phase::Aborted | Phase::Superseded => {
             return Plan::default();
         }
-        _ if input.andon => reasons::andon(&view),
+        _ if let Some(andon) = input.andon => reasons::andon(&view, andon),
         Phase::Pending => progress::start(&view),
         Phase::Progressing => progress::progress(&view),
         Phase::Paused | Phase::Halted => progress::hold(&view),

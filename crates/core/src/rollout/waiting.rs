@@ -47,8 +47,8 @@ pub struct WaveRef {
 /// the time of the decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitingOn {
-    /// Fleet-wide stop.
-    Andon,
+    /// Fleet-wide stop: who, since when, why.
+    Andon(String),
     /// The run is stored, not begun.
     NotStarted,
     /// The run itself changes first; the sentence says how.
@@ -125,6 +125,8 @@ pub enum WaitingOn {
     },
     /// The way back.
     Rollback(RollbackHold),
+    /// Its agent is not trusted; the sentence says who decided so, and what lets it go on.
+    CutOff(String),
 }
 
 /// What a running wave waits for before the next one begins.

@@ -71,7 +71,7 @@ proptest! {
         }
         let mut strategy = default_strategy("total".parse().unwrap());
         strategy.waves.truncate(waves);
-        let input = PlanInput { now, andon, strategy: &strategy, run: &run, targets: &targets };
+        let input = PlanInput { now, andon: andon.then_some("ops"), strategy: &strategy, run: &run, targets: &targets };
         let made = plan(&input);
         prop_assert_eq!(&made, &plan(&input));
         let mut phase = run.phase;

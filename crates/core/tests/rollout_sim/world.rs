@@ -99,7 +99,7 @@ impl World {
     pub(crate) fn input(&self) -> PlanInput<'_> {
         PlanInput {
             now: self.now,
-            andon: self.andon,
+            andon: self.andon.then_some("ops since noon: a test"),
             strategy: &self.strategy,
             run: &self.run,
             targets: &self.targets,

@@ -14,7 +14,7 @@ use crate::rollout::waiting::{Deadline, Deployments, Waiting, WaitingOn, WaveHol
 /// While andon is on, everything that is not converged waits for its end.
 ///
 /// No deadline is judged: the agents have stopped writing, so lateness says nothing about the change.
-pub(super) fn andon(view: &View<'_>) -> Plan {
+pub(super) fn andon(view: &View<'_>, words: &str) -> Plan {
     let rollback = view.input.run.phase.is_rollback();
     let converged = |target: &Target| match target.step {
         Step::Proven(_) => !rollback,
@@ -28,10 +28,10 @@ pub(super) fn andon(view: &View<'_>) -> Plan {
         | Step::RollbackOffered(_) => false,
     };
     let waiting_on = every(view, |target| {
-        (!converged(target)).then_some(WaitingOn::Andon)
+        (!converged(target)).then(|| WaitingOn::Andon(words.to_owned()))
     });
     Plan {
-        waiting_on: with_run(waiting_on, Some(WaitingOn::Andon)),
+        waiting_on: with_run(waiting_on, Some(WaitingOn::Andon(words.to_owned()))),
         ..Plan::default()
     }
 }

@@ -22,7 +22,9 @@ impl fmt::Display for WaveRef {
 impl fmt::Display for WaitingOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Andon => f.write_str("andon is on: nothing new leaves control"),
+            Self::Andon(words) => {
+                write!(f, "andon is on, nothing new leaves control: {words}")
+            }
             Self::NotStarted => f.write_str("the rollout has not started"),
             Self::Change(sentence) => write!(f, "the run changes first: {sentence}"),
             Self::Paused(reason) => held(f, "paused", reason),
@@ -87,6 +89,7 @@ impl fmt::Display for WaitingOn {
             }
             Self::Wave { wave, hold } => write!(f, "{wave}: {hold}"),
             Self::Rollback(hold) => write!(f, "{hold}"),
+            Self::CutOff(sentence) => f.write_str(sentence),
         }
     }
 }
@@ -268,7 +271,7 @@ mod tests {
             broken_before,
         };
         insta::assert_snapshot!(sentences(&[
-            WaitingOn::Andon,
+            WaitingOn::Andon("ada since noon: the provider is down".to_owned()),
             WaitingOn::NotStarted,
             WaitingOn::Change("2 deployments passed a deadline".to_owned()),
             WaitingOn::Paused("by ada: lunch".to_owned()),

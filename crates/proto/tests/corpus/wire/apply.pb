@@ -1,0 +1,3 @@
+
+
+a.yaml	kind: Key
