@@ -30,7 +30,7 @@ pub struct Binding {
     pub goal: Option<Assignment>,
     /// The aborted or rolled back rollout that left it without its goal: it waits for a retry or something new.
     pub held_by: Option<RolloutId>,
-    /// What its agent is told; `None` = never offered anything.
+    /// What its agent is told; `None` = nothing, ever or since a restore.
     pub desired: Option<Desired>,
     /// How far it has come with that.
     pub progress: Progress,
@@ -67,11 +67,17 @@ pub struct Progress {
 }
 
 impl Binding {
+    /// True where no agent was ever told of it: nothing of it can be on a Kibana. What was told before a restore is
+    /// forgotten, and its state says so.
+    pub fn is_untold(&self) -> bool {
+        self.desired.is_none() && self.progress.state == BindingState::Waiting
+    }
+
     /// True where it has been told its goal.
     pub fn is_told_goal(&self) -> bool {
         match (&self.desired, self.goal) {
             (Some(desired), goal) => desired.assignment == goal,
-            (None, goal) => goal.is_none(),
+            (None, goal) => goal.is_none() && self.is_untold(),
         }
     }
 

@@ -3,15 +3,18 @@
 use keyfleet_core::Timestamp;
 use keyfleet_core::fleet::Labels;
 use keyfleet_core::id::{DeploymentId, DeploymentName, EnrolmentId, Generation};
+use keyfleet_core::standing::Standing;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{from_json, nanos, parse, time, time_opt, to_json};
+use crate::rows::{from_json, known, nanos, parse, time, time_opt, to_json};
 use crate::{Error, Tx};
 
 const TABLE: &str = "deployments";
 const COLUMNS: &str = "id, name, labels, enrolment, enrolled_at, sealing_key, certificate_serial, \
-                       certificate_not_after, agent_version, facts, last_seen, epoch, counter";
+                       certificate_not_after, agent_version, facts, last_seen, epoch, counter, standing, \
+                       standing_reason, standing_at, certificate_given, certificate_seen, certificate_ca, \
+                       renewal_allowed";
 
 /// One deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,20 @@ pub struct Deployment {
     pub last_seen: Option<Timestamp>,
     /// Version of its desired state.
     pub generation: Generation,
+    /// Whether its agent is trusted with keys.
+    pub standing: Standing,
+    /// Why, with who said so; empty while active.
+    pub standing_reason: String,
+    /// Since when; `None` = since the enrolment.
+    pub standing_at: Option<Timestamp>,
+    /// Number of the newest certificate of this enrolment, from 1.
+    pub certificate_given: u64,
+    /// Number of the newest certificate that opened a session; 0 = none did yet.
+    pub certificate_seen: u64,
+    /// Pin of the CA that signed the newest certificate: SHA-256 of its public key, hexadecimal.
+    pub certificate_ca: String,
+    /// An operator lets it renew an ended certificate, once.
+    pub renewal_allowed: bool,
 }
 
 /// What an agent reported of its Kibana.
@@ -104,6 +121,22 @@ impl Tx<'_> {
         self.deployment_where("name", name.as_str())
     }
 
+    /// The deployments whose agents are not trusted with keys, by name.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn deployments_cut_off(&self) -> Result<Vec<Deployment>, Error> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM deployments WHERE standing <> 'ACTIVE' ORDER BY name");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    }
+
     fn deployment_where(&self, column: &str, value: &str) -> Result<Option<Deployment>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM deployments WHERE {column} = ?1");
         let mut statement = self.0.prepare_cached(&sql)?;
@@ -111,7 +144,7 @@ impl Tx<'_> {
         rows.next()?.map(read).transpose()
     }
 
-    /// Stores a new deployment. It begins without facts, sightings and generations, whatever the row says.
+    /// Stores a new deployment. It begins active, without facts, sightings and generations, whatever the row says.
     ///
     /// # Errors
     /// Where the name is taken, or the database fails.
@@ -119,8 +152,8 @@ impl Tx<'_> {
         self.0
             .prepare_cached(
                 "INSERT INTO deployments (id, name, labels, enrolment, enrolled_at, sealing_key,
-                 certificate_serial, certificate_not_after, agent_version)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 certificate_serial, certificate_not_after, agent_version, certificate_ca)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?
             .execute(params![
                 deployment.id.to_string(),
@@ -132,6 +165,7 @@ impl Tx<'_> {
                 deployment.certificate_serial,
                 nanos(deployment.certificate_not_after),
                 deployment.agent_version,
+                deployment.certificate_ca,
             ])?;
         Ok(())
     }
@@ -210,6 +244,7 @@ impl Tx<'_> {
 
 fn read(row: &Row<'_>) -> Result<Deployment, Error> {
     let facts: Option<String> = row.get(9)?;
+    let standing: String = row.get(13)?;
     Ok(Deployment {
         id: parse(TABLE, &row.get::<_, String>(0)?)?,
         name: parse(TABLE, &row.get::<_, String>(1)?)?,
@@ -226,5 +261,12 @@ fn read(row: &Row<'_>) -> Result<Deployment, Error> {
             epoch: row.get(11)?,
             counter: row.get(12)?,
         },
+        standing: known(TABLE, &standing, Standing::parse(&standing))?,
+        standing_reason: row.get(14)?,
+        standing_at: time_opt(TABLE, row.get(15)?)?,
+        certificate_given: row.get(16)?,
+        certificate_seen: row.get(17)?,
+        certificate_ca: row.get(18)?,
+        renewal_allowed: row.get(19)?,
     })
 }

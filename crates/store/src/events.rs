@@ -18,6 +18,17 @@ pub struct Event {
     pub text: String,
 }
 
+/// How much of the history is kept. The audit log is another table and is kept whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// What happened before goes.
+    pub since: Timestamp,
+    /// But so many of each history stay, however old.
+    pub always: u32,
+    /// And never more than so many of each.
+    pub at_most: u32,
+}
+
 /// Whose history an event belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventScope {
@@ -77,5 +88,32 @@ impl Tx<'_> {
         }
         all.reverse();
         Ok(all)
+    }
+
+    /// At most `limit` events that need not be kept, as their ids.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn old_events(&self, kept: Retention, limit: u32) -> Result<Vec<i64>, Error> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT id FROM (SELECT id, at, row_number() OVER
+               (PARTITION BY deployment, rollout ORDER BY id DESC) AS place FROM events)
+             WHERE place > ?1 OR (place > ?2 AND at < ?3) LIMIT ?4",
+        )?;
+        let params = params![kept.at_most, kept.always, nanos(kept.since), limit];
+        let ids = statement.query_map(params, |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets these events.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_events(&self, ids: &[i64]) -> Result<(), Error> {
+        let mut statement = self.0.prepare_cached("DELETE FROM events WHERE id = ?1")?;
+        for id in ids {
+            statement.execute([id])?;
+        }
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::{KeyName, KeyVersion};
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
+use keyfleet_core::travel::HostPattern;
 use rusqlite::{Row, params};
 
 use crate::rows::{SelectorRow, from_json, known, nanos, parse, time, time_opt, to_json};
@@ -86,6 +87,44 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Deletes a Key with its versions and what was proven with them; closed Holdings stay as history.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_key(&self, key: &KeyName) -> Result<(), Error> {
+        for sql in [
+            "DELETE FROM keys WHERE name = ?1",
+            "DELETE FROM key_versions WHERE key = ?1",
+            "DELETE FROM evidence WHERE key = ?1",
+        ] {
+            self.0.prepare_cached(sql)?.execute([key.as_str()])?;
+        }
+        Ok(())
+    }
+
+    /// The hosts that keys may travel to, as the settings had them at the start.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn outbound(&self) -> Result<Vec<HostPattern>, Error> {
+        let mut statement = self.0.prepare_cached("SELECT outbound FROM service")?;
+        let json: String = statement.query_row([], |row| row.get(0))?;
+        let hosts: Vec<String> = from_json("service", &json)?;
+        hosts.iter().map(|host| parse("service", host)).collect()
+    }
+
+    /// Stores the hosts that the settings let keys travel to.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn set_outbound(&self, hosts: &[HostPattern]) -> Result<(), Error> {
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        self.0
+            .prepare_cached("UPDATE service SET outbound = ?1")?
+            .execute([to_json("service", &hosts)?])?;
+        Ok(())
+    }
+
     /// Stores what Vault said about a Key.
     ///
     /// # Errors
@@ -138,6 +177,20 @@ impl Tx<'_> {
                 row.readable,
             ])?;
         Ok(())
+    }
+
+    /// The next number of a Key whose versions are counted here (KV version 1): above all that were seen, and above
+    /// what a restored backup may not know.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn next_key_version(&self, key: &KeyName) -> Result<KeyVersion, Error> {
+        let sql = "SELECT max(revision_floor, coalesce((SELECT max(version) FROM key_versions WHERE key = ?1), 0)) + 1
+                   FROM service";
+        let mut statement = self.0.prepare_cached(sql)?;
+        Ok(KeyVersion(
+            statement.query_row([key.as_str()], |row| row.get(0))?,
+        ))
     }
 
     /// Stores whether Vault still has the value of a version.

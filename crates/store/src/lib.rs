@@ -11,110 +11,62 @@
 //! the last commit. A lock file beside the database keeps a second control service out; the writer thread holds it,
 //! so that it is free only when nothing can be written any more.
 //!
+//! # What the disk does
+//! A disk that is full or refuses to write fails the commits of that moment, and whoever waited for them hears it. The
+//! writer goes on, reads go on, and the next commit that succeeds ends the trouble ([`Store::trouble`]). A file that
+//! contradicts itself is refused at the start: [`Restore`] brings back a [`backup`].
+//!
 //! # What a panic does
 //! A closure that panics undoes its own work only; the panic goes on in the task that handed the closure over, as if
 //! it had run there. The writer and its other jobs do not notice.
 
+mod audit;
+mod backup;
 mod bindings;
 mod deployments;
+mod error;
 mod events;
+mod file;
 mod holdings;
+mod identity;
 mod keys;
 mod objects;
+mod restore;
 mod rollouts;
 mod rows;
 mod schema;
+mod service;
+mod sets;
 mod tokens;
 mod writer;
 
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+pub use audit::AuditEntry;
+pub use backup::{Contents, backup};
 pub use bindings::{Binding, Desired, Progress};
 pub use deployments::{Deployment, Facts, Space};
-pub use events::{Event, EventScope};
+pub use error::{Error, Trouble};
+pub use events::{Event, EventScope, Retention};
+use file::{Look, open_reader, open_writer, private_file, take_lock};
 pub use holdings::{Evidence, Holding};
+pub use identity::{Held, NewCertificate, NewEnrolment};
 pub use keys::{KeyRow, KeyVersionRow};
 pub use objects::Connector;
+pub use restore::{Floors, Present, Restore, Restored, Why};
 pub use rollouts::{Rollout, RolloutBinding, RolloutTarget};
+pub use service::Andon;
+pub use sets::ObjectId;
 pub use tokens::{Token, TokenUse};
 use writer::Writer;
 
 /// Reads at a time, and so reader connections: enough that a long list does not hold up a session, few enough that
 /// their page caches (2 MiB each) do not grow with the fleet. More readers wait their turn.
 const READERS_MAX: usize = 8;
-
-/// Statements that a connection keeps compiled: more than this crate has.
-const STATEMENTS_MAX: usize = 128;
-
-/// The database holds no secrets, but who has which connector is nobody else's business.
-const FILE_MODE: u32 = 0o600;
-
-/// Why the store could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another control service has the lock.
-    #[error("database {path} is in use by another control service: stop it first")]
-    Locked {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// The database or its lock file cannot be opened.
-    #[error(
-        "cannot open {path}: is it ours, on a local disk, in a directory that is there and writable?"
-    )]
-    Lock {
-        /// The file.
-        path: PathBuf,
-        /// What the system or SQLite said.
-        source: std::io::Error,
-    },
-    /// The file was made by a newer version.
-    #[error(
-        "database {path} has schema {found}, this version knows {known}: use the newer keyfleet-control"
-    )]
-    TooNew {
-        /// The database file.
-        path: PathBuf,
-        /// Its schema version.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// SQLite failed; shared, because a failed commit is told to everybody whose work was in it.
-    #[error("database failed")]
-    Sqlite(#[source] Arc<rusqlite::Error>),
-    /// A row holds something that no version of ours wrote.
-    #[error("database row in {table} cannot be read: {problem}")]
-    Corrupt {
-        /// Where.
-        table: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The writer has ended: the service is shutting down.
-    #[error("the database is closed: the service is shutting down")]
-    Closed,
-}
-
-impl From<rusqlite::Error> for Error {
-    fn from(err: rusqlite::Error) -> Self {
-        Self::Sqlite(Arc::new(err))
-    }
-}
-
-impl Error {
-    fn corrupt(table: &'static str, problem: impl std::fmt::Display) -> Self {
-        Self::Corrupt {
-            table,
-            problem: problem.to_string(),
-        }
-    }
-}
 
 /// A handle to the database; cheap to clone.
 #[derive(Clone)]
@@ -147,7 +99,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Locked`] where another store has it, in this process or another; [`Error::TooNew`] after a downgrade;
-    /// [`Error::Lock`] where the file cannot be opened or is not a database.
+    /// [`Error::Lock`] where the file cannot be opened; [`Error::Damaged`] where it is not a sound database.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let lock = take_lock(path)?;
         let failed = |source| Error::Lock {
@@ -156,7 +108,9 @@ impl Store {
         };
         // SQLite gives the files beside the database the mode of the database.
         private_file(path).map_err(failed)?;
-        let mut connection = open_writer(path).map_err(|err| failed(std::io::Error::other(err)))?;
+        let mut connection = open_writer(path).map_err(|err| file::damaged(path, err))?;
+        file::check_length(&connection, path)?;
+        file::check(&connection, path, Look::Quick)?;
         schema::migrate(&mut connection, path)?;
         let epoch = schema::next_epoch(&connection)?;
         let inner = Inner {
@@ -225,9 +179,28 @@ impl Store {
         }
     }
 
+    /// What keeps the database from being written, in a sentence; `None` where the last commit went well.
+    pub fn trouble(&self) -> Option<String> {
+        self.inner.writer.trouble()
+    }
+
+    /// Writes something that changes nothing, to see whether the disk takes it again.
+    ///
+    /// # Errors
+    /// What is still wrong.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let write = |tx: &Tx<'_>| -> Result<(), Error> {
+            tx.0.execute("UPDATE service SET epoch = epoch", [])?;
+            Ok(())
+        };
+        self.write(write).await
+    }
+
     /// Waits until everything handed to the writer is on disk, then ends it and frees the lock. Reads still work;
     /// writes are [`Error::Closed`]. Close a store before the same file is opened again.
     pub async fn close(&self) {
+        // The last connection to go folds the log into the database: then one file holds everything.
+        self.readers().clear();
         self.inner.writer.close().await;
     }
 
@@ -256,52 +229,4 @@ impl Store {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn take_lock(path: &Path) -> Result<std::fs::File, Error> {
-    let lock_path = path.with_added_extension("lock");
-    let failed = |source| Error::Lock {
-        path: lock_path.clone(),
-        source,
-    };
-    let file = private_file(&lock_path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked {
-            path: path.to_owned(),
-        }),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Opens or makes a file that only its owner may read.
-fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
-    let mut options = std::fs::OpenOptions::new();
-    let file = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(FILE_MODE)
-        .open(path)?;
-    // One that was there before, such as a restored copy, may be open to others.
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(std::fs::Permissions::from_mode(FILE_MODE))?;
-    }
-    Ok(file)
-}
-
-fn open_writer(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", "ON")?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    Ok(connection)
-}
-
-fn open_reader(path: &Path) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    Ok(connection)
 }

@@ -6,12 +6,13 @@ use keyfleet_core::Timestamp;
 use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, PlacementName, Revision, RolloutId, StrategyName};
+use keyfleet_core::models::Task;
 use keyfleet_core::placement::{DriftPolicy, Placement};
 use keyfleet_core::rollout::{Action, Amount, Budget, Deadlines, Sample, Strategy, Wave};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{SelectorRow, from_json, known, nanos, parse, time, to_json};
+use crate::rows::{SelectorRow, from_json, known, nanos, parse, time, time_opt, to_json};
 use crate::{Error, Tx};
 
 /// A revision of a connector, with its history.
@@ -23,6 +24,15 @@ pub struct Connector {
     pub created_at: Timestamp,
     /// The rollout that rolled it back: it is not spread again by itself.
     pub withdrawn_by: Option<RolloutId>,
+    /// When the connector was deleted: its bindings go away. A new connector of the name has revisions without.
+    pub deleted_at: Option<Timestamp>,
+}
+
+impl Connector {
+    /// True where it may be spread: neither rolled back nor deleted.
+    pub fn is_live(&self) -> bool {
+        self.withdrawn_by.is_none() && self.deleted_at.is_none()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,6 +42,8 @@ struct PlacementRow {
     spaces: Vec<String>,
     drift: String,
     strategy: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,7 +86,8 @@ impl Tx<'_> {
     /// Where the database fails.
     pub fn connectors(&self) -> Result<Vec<Connector>, Error> {
         let mut statement = self.0.prepare_cached(
-            "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by
+            "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by, deleted_at,
+                    if_supported
              FROM connectors ORDER BY name, revision DESC",
         )?;
         let mut rows = statement.query([])?;
@@ -95,7 +108,8 @@ impl Tx<'_> {
         revision: Revision,
     ) -> Result<Option<Connector>, Error> {
         let mut statement = self.0.prepare_cached(
-            "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by
+            "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by, deleted_at,
+                    if_supported
              FROM connectors WHERE name = ?1 AND revision = ?2",
         )?;
         let mut rows = statement.query(params![name.as_str(), revision.0])?;
@@ -110,8 +124,9 @@ impl Tx<'_> {
         let spec = &new.spec;
         self.0
             .prepare_cached(
-                "INSERT INTO connectors (name, revision, type, display_name, config, key, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO connectors
+                   (name, revision, type, display_name, config, key, created_at, if_supported)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 new.connector.as_str(),
@@ -121,6 +136,7 @@ impl Tx<'_> {
                 spec.config,
                 spec.key.as_str(),
                 nanos(now),
+                to_json("connectors", &spec.if_supported)?,
             ])?;
         Ok(())
     }
@@ -147,14 +163,52 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Every placement, by name.
+    /// The number of the next revision of a connector: above all that were ever stored, also of a deleted connector
+    /// of the name, and above what a restored backup may not know.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn next_revision(&self, name: &ConnectorName) -> Result<Revision, Error> {
+        let sql = "SELECT max(revision_floor, coalesce((SELECT max(revision) FROM connectors WHERE name = ?1), 0)) + 1
+                   FROM service";
+        let mut statement = self.0.prepare_cached(sql)?;
+        Ok(Revision(
+            statement.query_row([name.as_str()], |row| row.get(0))?,
+        ))
+    }
+
+    /// Deletes a connector: every revision of it stays as a tombstone.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_connector(&self, name: &ConnectorName, now: Timestamp) -> Result<(), Error> {
+        self.0
+            .prepare_cached(
+                "UPDATE connectors SET deleted_at = ?2 WHERE name = ?1 AND deleted_at IS NULL",
+            )?
+            .execute(params![name.as_str(), nanos(now)])?;
+        Ok(())
+    }
+
+    /// Every placement that is not deleted, by name.
     ///
     /// # Errors
     /// Where the database fails.
     pub fn placements(&self) -> Result<Vec<Placement>, Error> {
-        let mut statement = self
-            .0
-            .prepare_cached("SELECT name, spec FROM placements ORDER BY name")?;
+        self.placements_where("deleted_at IS NULL")
+    }
+
+    /// Every placement whose tombstone is there, by name: what it placed may still be on its way out.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn deleted_placements(&self) -> Result<Vec<Placement>, Error> {
+        self.placements_where("deleted_at IS NOT NULL")
+    }
+
+    fn placements_where(&self, condition: &str) -> Result<Vec<Placement>, Error> {
+        let sql = format!("SELECT name, spec FROM placements WHERE {condition} ORDER BY name");
+        let mut statement = self.0.prepare_cached(&sql)?;
         let mut rows = statement.query([])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
@@ -164,6 +218,17 @@ impl Tx<'_> {
             )?);
         }
         Ok(all)
+    }
+
+    /// Deletes a placement; a tombstone stays.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_placement(&self, name: &PlacementName, now: Timestamp) -> Result<(), Error> {
+        self.0
+            .prepare_cached("UPDATE placements SET deleted_at = ?2 WHERE name = ?1")?
+            .execute(params![name.as_str(), nanos(now)])?;
+        Ok(())
     }
 
     /// Stores a placement, new or changed.
@@ -181,9 +246,10 @@ impl Tx<'_> {
             spaces: placement.spaces.iter().map(ToString::to_string).collect(),
             drift: placement.drift_policy.as_str().to_owned(),
             strategy: placement.strategy.to_string(),
+            task: placement.task.map(|task| task.to_string()),
         };
         self.0
-            .prepare_cached("INSERT OR REPLACE INTO placements VALUES (?1, ?2)")?
+            .prepare_cached("INSERT OR REPLACE INTO placements (name, spec) VALUES (?1, ?2)")?
             .execute(params![
                 placement.name.as_str(),
                 to_json("placements", &row)?
@@ -218,6 +284,17 @@ impl Tx<'_> {
             .execute(params![strategy.name.as_str(), strategy_json(strategy)?])?;
         Ok(())
     }
+
+    /// Deletes a strategy; running rollouts keep theirs.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_strategy(&self, name: &StrategyName) -> Result<(), Error> {
+        self.0
+            .prepare_cached("DELETE FROM strategies WHERE name = ?1")?
+            .execute([name.as_str()])?;
+        Ok(())
+    }
 }
 
 fn read_connector(row: &Row<'_>) -> Result<Connector, Error> {
@@ -232,10 +309,12 @@ fn read_connector(row: &Row<'_>) -> Result<Connector, Error> {
                 display_name: row.get(3)?,
                 config: row.get(4)?,
                 key: parse(TABLE, &row.get::<_, String>(5)?)?,
+                if_supported: from_json(TABLE, &row.get::<_, String>(9)?)?,
             },
         },
         created_at: time(TABLE, row.get(6)?)?,
         withdrawn_by: withdrawn_by.map(|id| parse(TABLE, &id)).transpose()?,
+        deleted_at: time_opt(TABLE, row.get(8)?)?,
     })
 }
 
@@ -258,6 +337,10 @@ fn read_placement(name: &str, spec: &str) -> Result<Placement, Error> {
             .collect::<Result<_, _>>()?,
         drift_policy: known(TABLE, &row.drift, DriftPolicy::parse(&row.drift))?,
         strategy: parse(TABLE, &row.strategy)?,
+        task: row
+            .task
+            .map(|task| known(TABLE, &task, Task::parse(&task)))
+            .transpose()?,
     })
 }
 

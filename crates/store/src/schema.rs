@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Times are nanoseconds since 1970 (UTC); ids are UUIDs as text; lists and maps are JSON.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
 CREATE TABLE service (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL);
 INSERT INTO service VALUES (1, 0);
 
@@ -186,12 +186,80 @@ CREATE TABLE events (
 CREATE INDEX events_deployment ON events (deployment) WHERE deployment IS NOT NULL;
 CREATE INDEX events_rollout ON events (rollout) WHERE rollout IS NOT NULL;
 CREATE INDEX events_service ON events (id) WHERE deployment IS NULL AND rollout IS NULL;
+", "
+ALTER TABLE service ADD COLUMN andon_by TEXT;
+ALTER TABLE service ADD COLUMN andon_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE service ADD COLUMN andon_at INTEGER;
+-- Numbers that a restored backup may not know are not given again: see `restore`.
+ALTER TABLE service ADD COLUMN attempt_floor INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE service ADD COLUMN revision_floor INTEGER NOT NULL DEFAULT 0;
+-- Generations of earlier epochs may be of a history that a restore gave up; 0 = never restored.
+ALTER TABLE service ADD COLUMN restored_epoch INTEGER NOT NULL DEFAULT 0;
+-- Set in a backup only: when it was made.
+ALTER TABLE service ADD COLUMN backed_up_at INTEGER;
+
+ALTER TABLE deployments ADD COLUMN standing TEXT NOT NULL DEFAULT 'ACTIVE';
+ALTER TABLE deployments ADD COLUMN standing_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE deployments ADD COLUMN standing_at INTEGER;
+-- Certificates of one enrolment count from 1: the newest that was given, the newest that opened a session.
+ALTER TABLE deployments ADD COLUMN certificate_given INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE deployments ADD COLUMN certificate_seen INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deployments ADD COLUMN certificate_ca TEXT NOT NULL DEFAULT '';
+ALTER TABLE deployments ADD COLUMN renewal_allowed INTEGER NOT NULL DEFAULT 0;
+-- SHA-256 over token, name and keys of the enrolment: the same request again gets the same identity.
+ALTER TABLE deployments ADD COLUMN enrolled_by BLOB;
+
+ALTER TABLE tokens ADD COLUMN scope TEXT NOT NULL DEFAULT '';
+ALTER TABLE tokens ADD COLUMN deployment TEXT;
+
+-- A deleted connector keeps its revisions, so that a new one of its name counts on.
+ALTER TABLE connectors ADD COLUMN deleted_at INTEGER;
+-- Names of fields, as JSON: left out where a Kibana is too old for them.
+ALTER TABLE connectors ADD COLUMN if_supported TEXT NOT NULL DEFAULT '[]';
+-- A deleted placement keeps its strategy, so that the removal of what it placed spreads like everything else of it.
+ALTER TABLE placements ADD COLUMN deleted_at INTEGER;
+-- The hosts of the settings, as of the start: whoever works out goals must know them.
+ALTER TABLE service ADD COLUMN outbound TEXT NOT NULL DEFAULT '[]';
+
+CREATE TABLE sets (
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  \"set\" TEXT NOT NULL,
+  PRIMARY KEY (kind, name)
+) STRICT;
+
+CREATE TABLE audit (
+  number INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,
+  principal TEXT NOT NULL,
+  token TEXT NOT NULL,
+  action TEXT NOT NULL,
+  target TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  previous_hash BLOB NOT NULL,
+  hash BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+  BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
+  BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 "];
+
+/// The schema version of a database; 0 = nothing in it yet.
+pub(crate) fn version(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+/// The schema version that this program makes.
+pub(crate) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
 
 /// Brings the schema up to date, one migration a transaction.
 pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let (found, known) = (version(connection)?, known());
     if found > known {
         return Err(Error::TooNew {
             path: path.to_owned(),

@@ -1,8 +1,8 @@
 //! Join and operator tokens: their hashes, never their values.
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::fleet::Labels;
-use keyfleet_core::id::TokenId;
+use keyfleet_core::fleet::{Labels, Selector};
+use keyfleet_core::id::{DeploymentId, TokenId};
 use keyfleet_core::token::Role;
 use rusqlite::{Row, params};
 
@@ -10,8 +10,8 @@ use crate::rows::{from_json, known, nanos, parse, time, to_json};
 use crate::{Error, Tx};
 
 const TABLE: &str = "tokens";
-const COLUMNS: &str =
-    "id, principal, role, labels, uses_left, expires_at, created_at, created_by, revoked";
+const COLUMNS: &str = "id, principal, role, labels, uses_left, expires_at, created_at, created_by, revoked, \
+                       scope, deployment";
 
 /// What a token is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +22,26 @@ pub enum TokenUse {
         labels: Labels,
         /// How many may still.
         uses_left: u32,
+        /// The one deployment whose new agent it is for; `None` = a new deployment.
+        deployment: Option<DeploymentId>,
     },
     /// Lets a principal call the operators' API.
     Operator {
         /// What it may do.
         role: Role,
+        /// With which deployments.
+        scope: Selector,
     },
+}
+
+impl TokenUse {
+    /// The deployments that anybody can reach with it at the most: of a join token, those that could enrol.
+    pub fn reach(&self) -> Selector {
+        match self {
+            Self::Join { labels, .. } => Selector::from_labels(labels),
+            Self::Operator { scope, .. } => scope.clone(),
+        }
+    }
 }
 
 /// One token.
@@ -55,13 +69,21 @@ impl Tx<'_> {
     /// # Errors
     /// Where the database fails.
     pub fn insert_token(&self, token: &Token, hash: &[u8; 32]) -> Result<(), Error> {
-        let (kind, role, labels, uses_left) = match &token.usage {
-            TokenUse::Join { labels, uses_left } => ("join", None, labels.clone(), *uses_left),
-            TokenUse::Operator { role } => ("operator", Some(role.as_str()), Labels::new(), 0),
+        let everything = Selector::default();
+        let no_labels = Labels::new();
+        let (kind, role, labels, uses_left, scope, deployment) = match &token.usage {
+            TokenUse::Join {
+                labels,
+                uses_left,
+                deployment,
+            } => ("join", None, labels, *uses_left, &everything, *deployment),
+            TokenUse::Operator { role, scope } => {
+                ("operator", Some(role.as_str()), &no_labels, 0, scope, None)
+            }
         };
         self.0
             .prepare_cached(
-                "INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0)",
+                "INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12)",
             )?
             .execute(params![
                 token.id.to_string(),
@@ -69,11 +91,13 @@ impl Tx<'_> {
                 kind,
                 token.principal,
                 role,
-                to_json(TABLE, &labels)?,
+                to_json(TABLE, labels)?,
                 uses_left,
                 nanos(token.expires_at),
                 nanos(token.created_at),
                 token.created_by,
+                selector_text(scope),
+                deployment.map(|id| id.to_string()),
             ])?;
         Ok(())
     }
@@ -86,6 +110,17 @@ impl Tx<'_> {
         let sql = format!("SELECT {COLUMNS} FROM tokens WHERE hash = ?1");
         let mut statement = self.0.prepare_cached(&sql)?;
         let mut rows = statement.query(params![hash])?;
+        rows.next()?.map(read).transpose()
+    }
+
+    /// The token of this id.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM tokens WHERE id = ?1");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query([id.to_string()])?;
         rows.next()?.map(read).transpose()
     }
 
@@ -133,13 +168,16 @@ impl Tx<'_> {
 
 fn read(row: &Row<'_>) -> Result<Token, Error> {
     let role: Option<String> = row.get(2)?;
+    let deployment: Option<String> = row.get(10)?;
     let usage = match role {
         Some(role) => TokenUse::Operator {
             role: known(TABLE, &role, Role::parse(&role))?,
+            scope: parse(TABLE, &row.get::<_, String>(9)?)?,
         },
         None => TokenUse::Join {
             labels: from_json(TABLE, &row.get::<_, String>(3)?)?,
             uses_left: row.get(4)?,
+            deployment: deployment.map(|id| parse(TABLE, &id)).transpose()?,
         },
     };
     Ok(Token {
@@ -151,4 +189,12 @@ fn read(row: &Row<'_>) -> Result<Token, Error> {
         created_by: row.get(7)?,
         revoked: row.get(8)?,
     })
+}
+
+/// A selector as its column: what it displays, and nothing for everything.
+fn selector_text(selector: &Selector) -> String {
+    match selector.is_everything() {
+        true => String::new(),
+        false => selector.to_string(),
+    }
 }

@@ -17,6 +17,7 @@ const GROUP_MAX: usize = 1000;
 
 /// Handle to the writer thread.
 pub(crate) struct Writer {
+    trouble: Arc<Mutex<Option<String>>>,
     jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     // Locked across the wait, so that everybody who closes waits for the end.
     ended: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
@@ -71,16 +72,19 @@ impl Writer {
     pub(crate) fn start(connection: Connection, lock: File) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (done, ended) = oneshot::channel();
+        let trouble = Arc::new(Mutex::new(None));
+        let shown = Arc::clone(&trouble);
         // Joined through `ended`: the thread ends when the last sender is gone and the queue is empty.
         std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                serve(&connection, queue);
+                serve(&connection, queue, &shown);
                 drop(connection);
                 drop(lock);
                 let _ = done.send(());
             })?;
         Ok(Self {
+            trouble,
             jobs: Mutex::new(Some(jobs)),
             ended: tokio::sync::Mutex::new(Some(ended)),
         })
@@ -114,6 +118,14 @@ impl Writer {
         }
     }
 
+    /// Why the last commit failed; `None` where it went well.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     pub(crate) async fn close(&self) {
         self.jobs
             .lock()
@@ -128,7 +140,11 @@ impl Writer {
     }
 }
 
-fn serve(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+fn serve(
+    connection: &Connection,
+    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    trouble: &Mutex<Option<String>>,
+) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP_MAX {
@@ -137,140 +153,66 @@ fn serve(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
                 Err(_) => break,
             }
         }
-        commit_group(connection, group);
+        commit_group(connection, group, trouble);
     }
 }
 
-fn commit_group(connection: &Connection, mut group: Vec<Box<dyn Job>>) {
+/// Why nothing of a group was written; told to every job of it.
+#[derive(Clone)]
+enum Undone {
+    Sqlite(Arc<rusqlite::Error>),
+    /// SQLite undid the transaction while a job ran: that job alone knows why.
+    GivenUp,
+}
+
+impl From<rusqlite::Error> for Undone {
+    fn from(err: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(err))
+    }
+}
+
+impl From<Undone> for Error {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Sqlite(err) => err.into(),
+            Undone::GivenUp => Self::GivenUp,
+        }
+    }
+}
+
+fn commit_group(
+    connection: &Connection,
+    mut group: Vec<Box<dyn Job>>,
+    trouble: &Mutex<Option<String>>,
+) {
     let committed = run_group(connection, &mut group);
     if committed.is_err() {
         // The transaction may already be gone; then there is nothing to undo.
         let _ = connection.execute_batch("ROLLBACK");
     }
-    let committed = committed.map_err(Arc::new);
+    let problem = committed.clone().map_err(Error::from).err();
+    *trouble.lock().unwrap_or_else(PoisonError::into_inner) = problem.map(|err| err.to_string());
     for job in group {
-        job.finish(committed.clone().map_err(Error::Sqlite));
+        job.finish(committed.clone().map_err(Error::from));
     }
 }
 
-fn run_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), rusqlite::Error> {
+fn run_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Undone> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     for job in group {
         connection.execute_batch("SAVEPOINT job")?;
-        if job.run(&Tx(connection)) {
+        let keep = job.run(&Tx(connection));
+        if connection.is_autocommit() {
+            return Err(Undone::GivenUp);
+        }
+        if keep {
             connection.execute_batch("RELEASE job")?;
         } else {
             connection.execute_batch("ROLLBACK TO job; RELEASE job")?;
         }
     }
-    connection.execute_batch("COMMIT")
+    Ok(connection.execute_batch("COMMIT")?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A writer on a table whose foreign key is checked at the commit, so that a commit can fail.
-    fn writer() -> Writer {
-        let connection = Connection::open_in_memory().unwrap();
-        let tables = "PRAGMA foreign_keys = ON; CREATE TABLE one (id INTEGER PRIMARY KEY,
-                      parent INTEGER REFERENCES one DEFERRABLE INITIALLY DEFERRED)";
-        connection.execute_batch(tables).unwrap();
-        Writer::start(connection, tempfile::tempfile().unwrap()).unwrap()
-    }
-
-    fn insert(tx: &Tx<'_>, id: i64, parent: Option<i64>) -> Result<i64, Error> {
-        tx.0.execute("INSERT INTO one VALUES (?1, ?2)", (id, parent))?;
-        Ok(id)
-    }
-
-    /// Holds the writer in a group of its own until everything in `jobs` is queued, so that all of it is one group.
-    async fn in_one_group<T>(writer: &Writer, jobs: impl Future<Output = T>) -> T {
-        let (started, has_started) = oneshot::channel();
-        let (release, held) = std::sync::mpsc::channel();
-        let holding = writer.run(move |_| {
-            let _ = started.send(());
-            held.recv().map_err(|err| Error::corrupt("test", err))
-        });
-        // Polled in order: the release comes when every job is queued.
-        let rest = async {
-            has_started.await.unwrap();
-            tokio::join!(biased; jobs, async { release.send(()).unwrap() }).0
-        };
-        let (held, done) = tokio::join!(holding, rest);
-        held.unwrap();
-        done
-    }
-
-    #[tokio::test]
-    async fn a_failed_commit_is_told_to_every_job_and_writes_nothing() {
-        let writer = writer();
-        let (good, orphan, own, late) = in_one_group(&writer, async {
-            tokio::join!(
-                writer.run(|tx| insert(tx, 1, None)),
-                writer.run(|tx| insert(tx, 2, Some(99))),
-                writer.run(|_| Err::<(), _>(Error::corrupt("test", "its own"))),
-                writer.run(|tx| insert(tx, 3, None)),
-            )
-        })
-        .await;
-        for failed in [good, orphan, late] {
-            let text = std::error::Error::source(&failed.unwrap_err())
-                .unwrap()
-                .to_string();
-            assert!(text.contains("FOREIGN KEY"), "{text}");
-        }
-        assert!(own.unwrap_err().to_string().ends_with("its own"));
-        let count = |tx: &Tx<'_>| {
-            Ok(tx
-                .0
-                .query_row("SELECT count(*) FROM one", [], |r| r.get(0))?)
-        };
-        assert_eq!(writer.run::<i64, Error, _>(count).await.unwrap(), 0);
-        assert_eq!(writer.run(|tx| insert(tx, 4, None)).await.unwrap(), 4);
-        assert_eq!(writer.run(count).await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_transaction_that_sqlite_gave_up_fails_the_whole_group() {
-        let writer = writer();
-        let (before, gives_up, after) = in_one_group(&writer, async {
-            tokio::join!(
-                writer.run(|tx| insert(tx, 1, None)),
-                writer.run(|tx| Ok::<_, Error>(tx.0.execute_batch("ROLLBACK")?)),
-                writer.run(|tx| insert(tx, 2, None)),
-            )
-        })
-        .await;
-        assert!(before.is_err() && gives_up.is_err() && after.is_err());
-        assert_eq!(writer.run(|tx| insert(tx, 1, None)).await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_caller_that_does_not_fetch_its_answer_does_not_hold_up_the_end() {
-        let writer = writer();
-        let (release, held) = std::sync::mpsc::channel();
-        let write = writer.run(move |tx| {
-            held.recv().map_err(|err| Error::corrupt("test", err))?;
-            insert(tx, 1, None)
-        });
-        let mut write = std::pin::pin!(write);
-        let queued = std::future::poll_fn(|cx| std::task::Poll::Ready(write.as_mut().poll(cx)));
-        assert!(queued.await.is_pending());
-        release.send(()).unwrap();
-        writer.close().await;
-        assert_eq!(write.await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn everybody_who_closes_waits_for_the_end() {
-        let writer = writer();
-        let write = writer.run(|tx| insert(tx, 1, None));
-        let (written, (), ()) = tokio::join!(biased; write, writer.close(), writer.close());
-        assert_eq!(written.unwrap(), 1);
-        assert!(matches!(
-            writer.run(|tx| insert(tx, 2, None)).await,
-            Err(Error::Closed)
-        ));
-    }
-}
+mod tests;

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingId, BindingState};
 use keyfleet_core::fleet::{Operator, Requirement, Selector};
-use keyfleet_core::id::{DeploymentId, KeyName, KeyVersion, Revision, RolloutId};
-use keyfleet_store::{Binding, Error, Progress, Store, Tx};
+use keyfleet_core::id::{
+    DeploymentId, EnrolmentId, Generation, KeyName, KeyVersion, Revision, RolloutId,
+};
+use keyfleet_core::rollout::{Strategy, default_strategy};
+use keyfleet_core::standing::Standing;
+use keyfleet_store::{Binding, Deployment, Error, Event, EventScope, Progress, Store, Tx};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -22,6 +26,11 @@ impl Database {
         }
     }
 
+    /// A file beside the database.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("keyfleet.db")
     }
@@ -29,6 +38,24 @@ impl Database {
     pub(crate) fn open(&self) -> Store {
         Store::open(&self.path()).unwrap()
     }
+}
+
+/// Adds a sentence to the history.
+pub(crate) async fn say(store: &Store, text: &str) -> Result<(), Error> {
+    let event = Event {
+        at: at(0),
+        actor: "test".into(),
+        text: text.to_owned(),
+    };
+    let write = move |tx: &Tx<'_>| tx.add_event(EventScope::Service, &event);
+    store.write(write).await
+}
+
+/// The history so far.
+pub(crate) async fn said(store: &Store) -> Vec<String> {
+    let read = |tx: &Tx<'_>| tx.events(EventScope::Service, u32::MAX);
+    let events = store.read::<_, Error, _>(read).await.unwrap();
+    events.into_iter().map(|event| event.text).collect()
 }
 
 /// A point in time to the nanosecond, `seconds` after another.
@@ -54,6 +81,35 @@ pub(crate) fn binding_id(deployment: u128, space: &str, connector: &str) -> Bind
         space: space.parse().unwrap(),
         connector: connector.parse().unwrap(),
     }
+}
+
+/// An enrolled deployment, as its agent's first session finds it.
+pub(crate) fn deployment(id: u128) -> Deployment {
+    Deployment {
+        id: DeploymentId::new(Uuid::from_u128(id)),
+        name: format!("kibana-{id}").parse().unwrap(),
+        labels: [("env".into(), "prod".into())].into(),
+        enrolment: EnrolmentId::new(Uuid::from_u128(100 + id)),
+        enrolled_at: at(0),
+        sealing_key: vec![7; 32],
+        certificate_serial: "0a:ff".into(),
+        certificate_not_after: at(1000),
+        agent_version: "0.1.0".into(),
+        facts: None,
+        last_seen: None,
+        generation: Generation::default(),
+        standing: Standing::Active,
+        standing_reason: String::new(),
+        standing_at: None,
+        certificate_given: 1,
+        certificate_seen: 0,
+        certificate_ca: "ab".into(),
+        renewal_allowed: false,
+    }
+}
+
+pub(crate) fn strategy() -> Strategy {
+    default_strategy("default".parse().unwrap())
 }
 
 pub(crate) fn rollout_id(id: u128) -> RolloutId {

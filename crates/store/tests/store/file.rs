@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::common::{Database, at};
 use keyfleet_core::id::TokenId;
-use keyfleet_store::{Error, Event, EventScope, Store, Token, TokenUse, Tx};
+use keyfleet_store::{Error, Event, EventScope, Store, Token, TokenUse, Trouble, Tx};
 use uuid::Uuid;
 
 fn event(text: &str) -> Event {
@@ -76,7 +76,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
             refused,
             Error::TooNew {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
@@ -87,30 +87,12 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
             .to_string()
             .contains("use the newer keyfleet-control")
     );
-    set_version(1);
+    set_version(2);
     let store = database.open();
     assert_eq!(
         (store.epoch(), texts(&store).await),
         (2, vec!["kept".to_owned()])
     );
-}
-
-#[tokio::test]
-async fn what_cannot_be_opened_is_named() {
-    let database = Database::new();
-    std::fs::write(
-        database.path(),
-        "this is a text file and not a database at all",
-    )
-    .unwrap();
-    let nowhere = database.path().join("missing").join("keyfleet.db");
-    for path in [database.path(), nowhere] {
-        let refused = Store::open(&path).unwrap_err();
-        assert!(matches!(refused, Error::Lock { .. }));
-        assert!(refused.to_string().contains("keyfleet.db"), "{refused}");
-    }
-    let text = std::fs::read_to_string(database.path()).unwrap();
-    assert_eq!(text, "this is a text file and not a database at all");
 }
 
 #[tokio::test]
@@ -237,7 +219,16 @@ async fn a_read_cannot_write_and_sees_one_commit() {
     let written = store
         .read(|tx| tx.add_event(EventScope::Service, &event("no")))
         .await;
-    assert!(matches!(written, Err(Error::Sqlite(_))));
+    let is_refused = |err: &Error| {
+        matches!(
+            err,
+            Error::Disk {
+                trouble: Trouble::ReadOnly,
+                ..
+            }
+        )
+    };
+    assert!(written.as_ref().is_err_and(is_refused), "{written:?}");
     let (store_too, runtime) = (store.clone(), tokio::runtime::Handle::current());
     let seen = store
         .read(move |tx| {
@@ -271,6 +262,20 @@ async fn a_write_whose_caller_went_away_stands() {
 }
 
 #[tokio::test]
+async fn a_closed_database_is_one_file() {
+    let database = Database::new();
+    let store = database.open();
+    write(&store, "one").await.unwrap();
+    assert_eq!(texts(&store).await, ["one"]);
+    assert!(database.file("keyfleet.db-wal").exists());
+    store.close().await;
+    assert!(!database.file("keyfleet.db-wal").exists());
+    let copy = database.file("copy.db");
+    std::fs::copy(database.path(), &copy).unwrap();
+    assert_eq!(texts(&Store::open(&copy).unwrap()).await, ["one"]);
+}
+
+#[tokio::test]
 async fn after_close_reads_work_and_writes_are_refused() {
     let database = Database::new();
     let store = database.open();
@@ -281,6 +286,7 @@ async fn after_close_reads_work_and_writes_are_refused() {
         write(&store, "too late").await,
         Err(Error::Closed)
     ));
+    assert_eq!(texts(&store).await, ["last"]);
     store.close().await;
     assert_eq!(texts(&store).await, ["last"]);
 }
@@ -295,6 +301,7 @@ async fn a_join_token_never_gives_more_uses_than_it_has() {
         usage: TokenUse::Join {
             labels: [("env".into(), "prod".into())].into(),
             uses_left: 5,
+            deployment: None,
         },
         principal: "anna".into(),
         expires_at: at(60),

@@ -6,8 +6,13 @@
 )]
 
 mod any;
+mod audit;
+mod backup;
 mod common;
 mod crash;
+mod damage;
 mod file;
 mod holdings;
+mod migration;
+mod restore;
 mod rows;

@@ -3,13 +3,14 @@
 use keyfleet_core::binding::Failure;
 use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
 use keyfleet_core::failure::FailureClass;
-use keyfleet_core::id::{DeploymentId, EnrolmentId, Generation, KeyVersion, Revision, TokenId};
+use keyfleet_core::id::{DeploymentId, Generation, KeyVersion, Revision, TokenId};
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
+use keyfleet_core::models::Task;
 use keyfleet_core::placement::{DriftPolicy, Placement};
 use keyfleet_core::rollout::{Phase, Run, default_strategy};
 use keyfleet_core::token::Role;
 use keyfleet_store::{
-    Deployment, Error, Event, EventScope, Facts, KeyVersionRow, Rollout, RolloutBinding,
+    Deployment, Error, Event, EventScope, Facts, KeyVersionRow, Retention, Rollout, RolloutBinding,
     RolloutTarget, Space, Token, TokenUse, Tx,
 };
 use uuid::Uuid;
@@ -35,18 +36,8 @@ fn facts() -> Facts {
 #[tokio::test]
 async fn deployments() {
     let deployment = Deployment {
-        id: DeploymentId::new(Uuid::from_u128(1)),
-        name: "berlin-1".parse().unwrap(),
-        labels: [("env".into(), "prod".into())].into(),
-        enrolment: EnrolmentId::new(Uuid::from_u128(2)),
-        enrolled_at: at(0),
         sealing_key: vec![0, 255, 7],
-        certificate_serial: "0a:ff".into(),
-        certificate_not_after: at(1000),
-        agent_version: "0.1.0".into(),
-        facts: None,
-        last_seen: None,
-        generation: Generation::default(),
+        ..crate::common::deployment(1)
     };
     let facts = facts();
     let (new, seen) = (deployment.clone(), facts.clone());
@@ -112,6 +103,7 @@ async fn connectors_placements_and_strategies() {
             display_name: "OpenAI gpt-5".into(),
             config: r#"{"apiUrl":"https://api.openai.com/v1/chat/completions"}"#.into(),
             key: key_name(),
+            if_supported: vec!["contextWindowLength".into(), "temperature".into()],
         },
     };
     let placement = |drift_policy| Placement {
@@ -121,6 +113,7 @@ async fn connectors_placements_and_strategies() {
         spaces: vec!["default".parse().unwrap(), "soc".parse().unwrap()],
         drift_policy,
         strategy: "default".parse().unwrap(),
+        task: (drift_policy == DriftPolicy::Report).then_some(Task::AttackDiscovery),
     };
     let work = move |tx: &Tx<'_>| {
         tx.insert_connector(&revision(1), at(1))?;
@@ -305,11 +298,16 @@ async fn tokens() {
         TokenUse::Join {
             labels,
             uses_left: 2,
+            deployment: Some(DeploymentId::new(Uuid::from_u128(7))),
         },
     );
+    let scopes = ["", "team=soc", "env in (prod,test),!x"];
     let operators = (2..)
-        .zip(Role::ALL)
-        .map(|(id, role)| token(id, TokenUse::Operator { role }));
+        .zip(Role::ALL.into_iter().zip(scopes))
+        .map(|(id, (role, scope))| {
+            let scope = scope.parse().unwrap();
+            token(id, TokenUse::Operator { role, scope })
+        });
     let mut all: Vec<Token> = std::iter::once(join).chain(operators).collect();
     let insert = all.clone();
     let work = move |tx: &Tx<'_>| {
@@ -317,11 +315,8 @@ async fn tokens() {
             tx.insert_token(token, &[number; 32])?;
         }
         assert!(
-            tx.insert_token(
-                &token(9, TokenUse::Operator { role: Role::Admin }),
-                &[0; 32]
-            )
-            .is_err()
+            tx.insert_token(&token(9, insert[1].usage.clone()), &[0; 32])
+                .is_err()
         );
         assert!(
             !tx.use_token(insert[1].id)?,
@@ -372,5 +367,53 @@ async fn events_of_each_scope_are_the_newest_in_order() {
     let found: Vec<Vec<Event>> = check(work, look).await;
     for (number, events) in found.into_iter().enumerate() {
         assert_eq!(events, [event(number, 3), event(number, 4)]);
+    }
+}
+
+#[tokio::test]
+async fn old_events_go_but_the_newest_of_each_history_stay() {
+    let scopes = [
+        EventScope::Service,
+        EventScope::Deployment(DeploymentId::new(Uuid::from_u128(1))),
+        EventScope::Rollout(rollout_id(1)),
+    ];
+    let work = move |tx: &Tx<'_>| {
+        for scope in scopes {
+            for (second, text) in (0..20).map(|second| (second, second.to_string())) {
+                let actor = "test".into();
+                tx.add_event(
+                    scope,
+                    &Event {
+                        at: at(second),
+                        actor,
+                        text,
+                    },
+                )?;
+            }
+        }
+        let kept = |since, always, at_most| Retention {
+            since: at(since),
+            always,
+            at_most,
+        };
+        // Nothing is older, and nothing is too much.
+        assert!(tx.old_events(kept(0, 3, 20), 100)?.is_empty());
+        // The last twelve are new enough.
+        assert_eq!(tx.old_events(kept(8, 3, 20), 100)?.len(), 3 * 8);
+        assert_eq!(tx.old_events(kept(8, 3, 20), 5)?.len(), 5, "in bites");
+        // All are old, three stay; all are new, seven stay.
+        assert_eq!(tx.old_events(kept(99, 3, 20), 100)?.len(), 3 * 17);
+        let found = tx.old_events(kept(0, 3, 7), 100)?;
+        tx.delete_events(&found)
+    };
+    let look = move |tx: &Tx<'_>| {
+        let texts = |scope| -> Result<Vec<String>, Error> {
+            let events = tx.events(scope, 100)?;
+            Ok(events.into_iter().map(|event| event.text).collect())
+        };
+        scopes.into_iter().map(texts).collect::<Result<Vec<_>, _>>()
+    };
+    for texts in check(work, look).await {
+        assert_eq!(texts, ["13", "14", "15", "16", "17", "18", "19"]);
     }
 }
