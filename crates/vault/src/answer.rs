@@ -43,6 +43,21 @@ pub(crate) struct Grant {
     pub(crate) renewable: bool,
 }
 
+/// What `sys/wrapping/lookup` says.
+#[derive(Deserialize)]
+pub(crate) struct WrappingInfo {
+    pub(crate) creation_path: String,
+}
+
+/// What a wrapped secret id is unwrapped to.
+#[derive(Deserialize)]
+pub(crate) struct SecretId {
+    pub(crate) secret_id: SecretString,
+    /// Logins it is good for; 0 = any number.
+    #[serde(default)]
+    pub(crate) secret_id_num_uses: u64,
+}
+
 /// What `lookup-self` says; the token itself, which it repeats, is not read.
 #[derive(Deserialize)]
 pub(crate) struct TokenInfo {
@@ -115,13 +130,18 @@ impl Answer {
             }),
             403 => Err(Error::Denied { at: self.at }),
             // HashiCorp's Vault says 412, OpenBao a 429 without a word.
-            412 | 472..=474 => Err(Error::Stale),
+            // HashiCorp's health code for a standby that cannot reach the active node.
+            474 => Err(Error::NoLeader),
+            412 | 472 | 473 => Err(Error::Stale),
             429 if errors.is_empty() => Err(Error::Stale),
             429 => Err(Error::RateLimited {
                 retry_after: self.retry_after,
             }),
             501 => Err(Error::Uninitialised),
             503 if says("sealed") => Err(Error::Sealed),
+            500 | 503 if says("active cluster node not found") || says("standby") => {
+                Err(Error::NoLeader)
+            }
             status => Err(Error::Status {
                 at: self.at,
                 status,
@@ -224,6 +244,12 @@ mod tests {
             (307, "", "Redirected"),
             (501, "", "Uninitialised"),
             (503, r#"{"errors":["Vault is sealed"]}"#, "Sealed"),
+            (
+                500,
+                r#"{"errors":["local node not active but active cluster node not found"]}"#,
+                "NoLeader",
+            ),
+            (474, "", "NoLeader"),
             (503, "<html>no healthy upstream</html>", "Status"),
             (502, "", "Status"),
         ];

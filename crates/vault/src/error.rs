@@ -23,6 +23,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The mark of a used wrapping token cannot be written, so the token was not used.
+    #[error("cannot note in {} that the wrapping token is used", path.display())]
+    NotNoted {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A file with a credential holds none.
     #[error("{} must hold one credential for Vault in visible ASCII and nothing else", path.display())]
     Credential {
@@ -37,6 +45,37 @@ pub enum Error {
         /// Which credential.
         with: String,
     },
+    /// The token of a token file is dead, also after the file was read again.
+    #[error(
+        "the token in {} is expired or revoked: let whatever writes that file put a fresh one there",
+        path.display()
+    )]
+    TokenExpired {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody else has or may have the secret id that was meant for us.
+    #[error(
+        "TAMPER ALARM: the wrapping token in {} {what}: treat the secret id as stolen: destroy the secret ids of the role, look into Vault's audit log for who unwrapped it, then put a newly wrapped one there",
+        path.display()
+    )]
+    Tampered {
+        /// The file with the wrapping token.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The secret id came wrapped, is used up, and cannot log in again.
+    #[error(
+        "the wrapped secret id in {} is used up and cannot log in again: put a newly wrapped one there (`bao write -wrap-ttl=10m -force -field=wrapping_token {made_by}`)",
+        path.display()
+    )]
+    SecretIdSpent {
+        /// The file with the wrapping token.
+        path: PathBuf,
+        /// The API path that makes secret ids.
+        made_by: String,
+    },
     /// 403 with a living token.
     #[error("Vault denies access to {at}: the policy of our login lacks `read` on it")]
     Denied {
@@ -47,13 +86,21 @@ pub enum Error {
     #[error("Vault is sealed; an operator must unseal it")]
     Sealed,
     /// 501.
-    #[error("Vault is not initialised")]
+    #[error("Vault is not initialised; an operator must initialise it")]
     Uninitialised,
+    /// A standby that finds no active node: an election is under way, or too many nodes are gone.
+    #[error(
+        "Vault's standby finds no active node: a new one is being elected, or too many nodes are down"
+    )]
+    NoLeader,
     /// 412, a bare 429, or an answer older than one seen before.
     #[error("the answering Vault standby has not caught up yet")]
     Stale,
     /// 429.
-    #[error("Vault limits our rate; raise the quota or slow down")]
+    #[error(
+        "Vault limits our rate{}: raise its quota, or poll less often",
+        after(retry_after)
+    )]
     RateLimited {
         /// What its `Retry-After` says.
         retry_after: Option<Duration>,
@@ -73,12 +120,12 @@ pub enum Error {
         version: KeyVersion,
     },
     /// The secret has no such text field.
-    #[error("the secret at {at} has no text field of that name in {version}")]
+    #[error("{}the secret at {at} has no text field of that name", of(version))]
     MissingField {
         /// `mount/path#field`.
         at: String,
-        /// The version that was read.
-        version: KeyVersion,
+        /// The version that was read; KV version 1 has none.
+        version: Option<KeyVersion>,
     },
     /// The version is deleted, but can be brought back.
     #[error("{version} of the secret at {at} is deleted; `undelete` brings it back")]
@@ -96,13 +143,23 @@ pub enum Error {
         /// The version.
         version: KeyVersion,
     },
-    /// The mount is something else than KV v2.
-    #[error("the mount `{mount}` is {found}, but keys need a KV version 2 engine")]
+    /// The mount is something else than a KV engine.
+    #[error("the mount `{mount}` is of type `{found}`, but keys need a KV engine")]
     WrongEngine {
         /// The mount.
         mount: String,
         /// What it is.
         found: String,
+    },
+    /// The path of the API where the path of the secret belongs.
+    #[error(
+        "Vault has no secret at {at}, and its path begins with `{with}/`: the API of KV version 2 adds that by itself, leave it away"
+    )]
+    ApiPath {
+        /// `mount/path`.
+        at: String,
+        /// `data` or `metadata`.
+        with: &'static str,
     },
     /// No such namespace.
     #[error("Vault has no namespace of the configured name")]
@@ -122,12 +179,12 @@ pub enum Error {
         rule: &'static str,
     },
     /// The value cannot be a key.
-    #[error("{version} of {at} cannot be a key: {fault}")]
+    #[error("{}{at} cannot be a key: {fault}", of(version))]
     Value {
         /// `mount/path#field`.
         at: String,
-        /// The version.
-        version: KeyVersion,
+        /// The version; KV version 1 has none.
+        version: Option<KeyVersion>,
         /// What is wrong with it.
         fault: ValueFault,
     },
@@ -143,11 +200,21 @@ pub enum Error {
         /// The limit of one request.
         limit: Duration,
     },
-    /// No connection, or it broke.
-    #[error("cannot reach Vault")]
+    /// No connection: nothing was sent.
+    #[error("cannot reach Vault at {to} ({fault})")]
     Unreachable {
+        /// Host and port.
+        to: String,
         /// What the system says.
-        source: reqwest::Error,
+        fault: String,
+    },
+    /// The connection broke after the request was sent.
+    #[error("the connection to Vault at {to} broke ({fault})")]
+    Broken {
+        /// Host and port.
+        to: String,
+        /// What the system says.
+        fault: String,
     },
     /// 3xx. We never follow: the token would go along.
     #[error(
@@ -214,15 +281,21 @@ impl Error {
         match self {
             Self::Sealed
             | Self::Uninitialised
+            | Self::NoLeader
             | Self::Stale
             | Self::RateLimited { .. }
             | Self::Timeout { .. }
-            | Self::Unreachable { .. } => true,
+            | Self::Unreachable { .. }
+            | Self::Broken { .. } => true,
             Self::Status { status, .. } | Self::BadAnswer { status, .. } => *status >= 500,
             Self::Settings { .. }
             | Self::File { .. }
+            | Self::NotNoted { .. }
             | Self::Credential { .. }
             | Self::LoginRefused { .. }
+            | Self::TokenExpired { .. }
+            | Self::Tampered { .. }
+            | Self::SecretIdSpent { .. }
             | Self::Denied { .. }
             | Self::MissingPath { .. }
             | Self::MissingVersion { .. }
@@ -230,6 +303,7 @@ impl Error {
             | Self::Deleted { .. }
             | Self::Destroyed { .. }
             | Self::WrongEngine { .. }
+            | Self::ApiPath { .. }
             | Self::MissingNamespace
             | Self::MissingMount { .. }
             | Self::Location { .. }
@@ -240,4 +314,29 @@ impl Error {
             | Self::Request { .. } => false,
         }
     }
+    /// Whether another node of the cluster may do better.
+    pub(crate) fn is_about_the_node(&self) -> bool {
+        self.was_not_taken() || matches!(self, Self::Timeout { .. } | Self::Broken { .. })
+    }
+
+    /// Whether the node surely did nothing, so that the same request may go to another node at once.
+    pub(crate) fn was_not_taken(&self) -> bool {
+        matches!(
+            self,
+            Self::Sealed
+                | Self::Uninitialised
+                | Self::NoLeader
+                | Self::Unreachable { .. }
+                | Self::Tls { .. }
+        )
+    }
+}
+
+/// `v3 of `, or nothing in an engine without versions.
+fn of(version: &Option<KeyVersion>) -> String {
+    version.map_or_else(String::new, |version| format!("{version} of "))
+}
+
+fn after(retry_after: &Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |after| format!(" for {} s", after.as_secs()))
 }

@@ -1,28 +1,43 @@
-//! Values and versions in a KV version 2 engine.
+//! Values and versions in KV engines: version 2 counts versions, version 1 holds one value and knows no others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use http::StatusCode;
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::KeyVersion;
 use keyfleet_core::key::KeyLocation;
-use rustify::Endpoint;
-use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use secrecy::SecretString;
+use vaultrs::api::kv1::requests::GetSecretRequest;
 use vaultrs::api::kv2::requests::{ReadSecretMetadataRequest, ReadSecretRequest};
 use vaultrs::api::kv2::responses::{ReadSecretMetadataResponse, SecretMetadata};
 
-use crate::answer::{Data, Leaf, Mount, Secret};
+use crate::answer::{Data, Leaf, Secret};
+use crate::mount::Engine;
 use crate::{Error, Vault, retry, value};
+
+/// How often Vault is asked before "not there" counts.
+const LOOKS_AT_UNKNOWN: u32 = 2;
+/// The same for a secret that was there before: standbys were measured to lag up to 0.2 s, these looks take 1 s.
+const LOOKS_AT_KNOWN: u32 = 5;
 
 /// The value of a key in one version.
 #[derive(Debug)]
 pub struct KeyValue {
-    /// Which version this is.
-    pub version: KeyVersion,
+    /// Which version this is; `None` in KV version 1, which has none.
+    pub version: Option<KeyVersion>,
     /// The value, checked: not empty, visible ASCII, no admin key.
     pub value: SecretString,
+}
+
+/// What Vault says of the newest value of a key.
+#[derive(Debug)]
+pub enum Newest {
+    /// KV version 2: its number; the value was not read.
+    Versioned(VersionInfo),
+    /// KV version 1: the value itself, which is all there is. Whoever asks has to tell by it whether it is new.
+    Unversioned(SecretString),
 }
 
 /// What the metadata of a secret says, without reading the secret.
@@ -58,6 +73,7 @@ pub(crate) struct Seen {
 
 impl Vault {
     /// Reads the value of a key: `version`, or the newest. One request for data at the server, see [`Vault::reads`].
+    /// KV version 1 gives the only value it has, whatever `version` says.
     ///
     /// # Errors
     /// The version, the path or the field is missing, deleted or destroyed; the value cannot be a key; or Vault
@@ -67,22 +83,29 @@ impl Vault {
         location: &KeyLocation,
         version: Option<KeyVersion>,
     ) -> Result<KeyValue, Error> {
-        let (mount, path) = place(location)?;
-        let request = ReadSecretRequest {
-            mount,
-            path,
-            version: version.map(|version| version.0),
-        };
-        self.retrying_missing(|| async {
-            self.shared.reads.fetch_add(1, Ordering::Relaxed);
-            let answer = self.call(&request).await?;
-            match answer.parse::<Data<Secret>>() {
-                Ok(secret) => take(location, secret.data),
-                Err(_) if answer.status == http::StatusCode::NOT_FOUND => {
-                    Err(self.missing(location, version).await)
-                }
-                Err(error) => Err(error),
+        check(location)?;
+        self.retrying_missing(location, || async {
+            match self.engine(location).await? {
+                Engine::Versioned => self.read_version(location, version).await,
+                Engine::Unversioned => self.read_only_value(location).await,
             }
+        })
+        .await
+    }
+
+    /// Asks what is newest. KV version 2 tells the number without the value; of KV version 1 the value is read.
+    ///
+    /// # Errors
+    /// As [`Vault::read`].
+    pub async fn newest(&self, location: &KeyLocation) -> Result<Newest, Error> {
+        check(location)?;
+        self.retrying_missing(location, || async {
+            Ok(match self.engine(location).await? {
+                Engine::Versioned => Newest::Versioned(self.version_info(location).await?),
+                Engine::Unversioned => {
+                    Newest::Unversioned(self.read_only_value(location).await?.value)
+                }
+            })
         })
         .await
     }
@@ -94,37 +117,99 @@ impl Vault {
     /// # Errors
     /// The path is missing, or Vault cannot be asked. See [`Error`].
     pub async fn current_version(&self, location: &KeyLocation) -> Result<VersionInfo, Error> {
-        let (mount, path) = place(location)?;
-        let request = ReadSecretMetadataRequest { mount, path };
-        self.retrying_missing(|| async {
-            let answer = self.call(&request).await?;
-            if answer.status == http::StatusCode::NOT_FOUND {
-                return Err(self.missing(location, None).await);
-            }
-            let metadata = answer.parse::<Data<ReadSecretMetadataResponse>>()?.data;
-            let info = version_info(location, &metadata, Timestamp::now())
-                .ok_or_else(|| answer.bad())??;
-            self.remember(location, &info)?;
-            Ok(info)
-        })
-        .await
+        check(location)?;
+        self.retrying_missing(location, || self.version_info(location))
+            .await
     }
 
-    /// A standby that lags behind does not know a new secret yet, so one 404 is looked at again before it counts.
+    async fn read_version(
+        &self,
+        location: &KeyLocation,
+        version: Option<KeyVersion>,
+    ) -> Result<KeyValue, Error> {
+        let request = ReadSecretRequest {
+            mount: location.mount.clone(),
+            path: location.path.clone(),
+            version: version.map(|version| version.0),
+        };
+        self.shared.reads.fetch_add(1, Ordering::Relaxed);
+        let answer = self.call(&request).await?;
+        match answer.parse::<Data<Secret>>() {
+            Ok(secret) => take(location, secret.data),
+            Err(_) if answer.status == StatusCode::NOT_FOUND => {
+                Err(self.missing(location, version))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read_only_value(&self, location: &KeyLocation) -> Result<KeyValue, Error> {
+        let request = GetSecretRequest {
+            mount: location.mount.clone(),
+            path: location.path.clone(),
+        };
+        self.shared.reads.fetch_add(1, Ordering::Relaxed);
+        let answer = self.call(&request).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Err(self.missing(location, None));
+        }
+        let fields = answer.parse::<Data<BTreeMap<String, Leaf>>>()?.data;
+        take_field(location, None, fields)
+    }
+
+    async fn version_info(&self, location: &KeyLocation) -> Result<VersionInfo, Error> {
+        let request = ReadSecretMetadataRequest {
+            mount: location.mount.clone(),
+            path: location.path.clone(),
+        };
+        let answer = self.call(&request).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Err(self.missing(location, None));
+        }
+        let metadata = answer.parse::<Data<ReadSecretMetadataResponse>>()?.data;
+        let info =
+            version_info(location, &metadata, Timestamp::now()).ok_or_else(|| answer.bad())??;
+        self.remember(location, &info)?;
+        Ok(info)
+    }
+
+    /// A standby that lags behind does not know a new secret yet, so one 404 is looked at again before it counts, and
+    /// more than once where the secret was there before.
     async fn retrying_missing<T, F: Future<Output = Result<T, Error>>>(
         &self,
+        location: &KeyLocation,
         attempt: impl Fn() -> F,
     ) -> Result<T, Error> {
-        match attempt().await {
-            Err(
-                first @ (Error::MissingPath { .. } | Error::MissingVersion { .. } | Error::Stale),
-            ) => {
-                tracing::debug!(error = %first, "asking Vault once more");
-                tokio::time::sleep(retry::pause(&Error::Stale, 1).unwrap_or_default()).await;
-                attempt().await
+        let looks = if self.was_seen(location) {
+            LOOKS_AT_KNOWN
+        } else {
+            LOOKS_AT_UNKNOWN
+        };
+        for look in 1..looks {
+            match attempt().await {
+                Err(
+                    first @ (Error::MissingPath { .. }
+                    | Error::MissingVersion { .. }
+                    | Error::ApiPath { .. }
+                    | Error::Stale),
+                ) => {
+                    tracing::debug!(error = %first, "asking Vault once more");
+                    tokio::time::sleep(retry::pause(&Error::Stale, look).unwrap_or_default()).await;
+                }
+                Err(gone @ Error::MissingMount { .. }) => {
+                    self.forget_engine(location);
+                    return Err(gone);
+                }
+                other => return other,
             }
-            other => other,
         }
+        attempt().await
+    }
+
+    fn was_seen(&self, location: &KeyLocation) -> bool {
+        let seen = self.shared.seen.lock();
+        seen.unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&at(location))
     }
 
     fn remember(&self, location: &KeyLocation, info: &VersionInfo) -> Result<(), Error> {
@@ -149,56 +234,19 @@ impl Vault {
         Ok(())
     }
 
-    /// Why there was a 404: another engine, or really no secret.
-    async fn missing(&self, location: &KeyLocation, version: Option<KeyVersion>) -> Error {
-        if let Some(found) = self.other_engine(location).await {
-            return Error::WrongEngine {
-                mount: location.mount.clone(),
-                found,
-            };
+    /// Why there was a 404. The next look asks again what is mounted there.
+    fn missing(&self, location: &KeyLocation, version: Option<KeyVersion>) -> Error {
+        self.forget_engine(location);
+        let at = at(location);
+        let api = ["data", "metadata"].into_iter().find(|segment| {
+            let rest = location.path.strip_prefix(segment);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        });
+        match (version, api) {
+            (_, Some(with)) => Error::ApiPath { at, with },
+            (Some(version), None) => Error::MissingVersion { at, version },
+            (None, None) => Error::MissingPath { at },
         }
-        match version {
-            Some(version) => Error::MissingVersion {
-                at: at(location),
-                version,
-            },
-            None => Error::MissingPath { at: at(location) },
-        }
-    }
-
-    /// What is mounted there, if it is surely no KV version 2. A refusal to tell leaves the question open.
-    async fn other_engine(&self, location: &KeyLocation) -> Option<String> {
-        let answer = self.call(&ReadMount { path: at(location) }).await.ok()?;
-        let mount = answer.parse::<Data<Mount>>().ok()?.data;
-        let version = mount
-            .options
-            .as_ref()
-            .and_then(|options| options.get("version"))
-            .map_or("1", String::as_str);
-        match (mount.engine.as_str(), version) {
-            ("kv", "2") => None,
-            ("kv" | "generic", _) => Some("a KV version 1 engine".to_owned()),
-            (other, _) => Some(format!("of type `{other}`")),
-        }
-    }
-}
-
-/// `vaultrs` has no request for this one.
-struct ReadMount {
-    path: String,
-}
-
-impl Endpoint for ReadMount {
-    type Response = ();
-    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
-    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
-
-    fn path(&self) -> String {
-        format!("sys/internal/ui/mounts/{}", self.path)
-    }
-
-    fn method(&self) -> RequestMethod {
-        RequestMethod::GET
     }
 }
 
@@ -206,9 +254,9 @@ fn at(location: &KeyLocation) -> String {
     format!("{}/{}", location.mount, location.path)
 }
 
-/// Mount and path, refused where they would name another place than they seem to: a `..` is dropped while the URL is
+/// Refuses mount and path where they would name another place than they seem to: a `..` is dropped while the URL is
 /// built.
-fn place(location: &KeyLocation) -> Result<(String, String), Error> {
+fn check(location: &KeyLocation) -> Result<(), Error> {
     let wrong = |rule| {
         Err(Error::Location {
             at: location.to_string(),
@@ -225,26 +273,24 @@ fn place(location: &KeyLocation) -> Result<(String, String), Error> {
     {
         return wrong("mount and path have no control characters, and the field has a name");
     }
-    Ok((location.mount.clone(), location.path.clone()))
+    Ok(())
 }
 
 fn take(location: &KeyLocation, secret: Secret) -> Result<KeyValue, Error> {
     let version = KeyVersion(secret.metadata.version);
-    let mut fields = match secret.data {
-        Some(fields) => fields,
-        None if secret.metadata.destroyed => {
-            return Err(Error::Destroyed {
-                at: at(location),
-                version,
-            });
-        }
-        None => {
-            return Err(Error::Deleted {
-                at: at(location),
-                version,
-            });
-        }
-    };
+    let at = at(location);
+    match secret.data {
+        Some(fields) => take_field(location, Some(version), fields),
+        None if secret.metadata.destroyed => Err(Error::Destroyed { at, version }),
+        None => Err(Error::Deleted { at, version }),
+    }
+}
+
+fn take_field(
+    location: &KeyLocation,
+    version: Option<KeyVersion>,
+    mut fields: BTreeMap<String, Leaf>,
+) -> Result<KeyValue, Error> {
     let Some(Leaf::Text(text)) = fields.remove(&location.field) else {
         return Err(Error::MissingField {
             at: location.to_string(),
@@ -329,7 +375,7 @@ mod tests {
             ("", "a", false),
             ("secret", "a\tb", false),
         ] {
-            assert_eq!(place(&location(mount, path)).is_ok(), ok, "{mount} {path}");
+            assert_eq!(check(&location(mount, path)).is_ok(), ok, "{mount} {path}");
         }
     }
 

@@ -10,9 +10,11 @@
 //! Each client needs rustls' process-wide provider: `main` installs ring's before [`Vault::new`].
 
 mod answer;
+mod client;
 mod error;
 mod kv;
 mod login;
+mod mount;
 mod retry;
 mod settings;
 mod transport;
@@ -20,6 +22,6 @@ mod value;
 mod vault;
 
 pub use error::{Error, ValueFault};
-pub use kv::{KeyValue, VersionInfo, VersionState};
-pub use settings::{Auth, Proxy, Settings};
+pub use kv::{KeyValue, Newest, VersionInfo, VersionState};
+pub use settings::{Auth, Proxy, Settings, Wrapped};
 pub use vault::{Health, Vault};

@@ -1,18 +1,28 @@
 //! The login: getting a token, keeping it, getting another one.
 
+pub(crate) mod wrapped;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderValue;
+use rustify::Endpoint;
+use rustify::enums::{RequestMethod, RequestType, ResponseType};
+use rustify::errors::ClientError;
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
+use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::answer::{Data, Grant, Granted, TokenInfo};
-use crate::transport::Transport;
+use crate::answer::{Answer, Data, Grant, Granted, TokenInfo};
+use crate::transport::{About, Transport};
 use crate::{Auth, Error};
+use wrapped::Opened;
+
+/// A longer term counts as this long: a number out of a server is not added to a clock as it is.
+const TERM_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// A token that is in use.
 pub(crate) struct Login {
@@ -35,7 +45,7 @@ pub(crate) enum Renewed {
 
 impl Login {
     fn new(token: HeaderValue, granted: Duration, renewable: bool) -> Self {
-        let renew_at = (!granted.is_zero()).then(|| Instant::now() + granted * 2 / 3);
+        let renew_at = (!granted.is_zero()).then(|| Instant::now() + granted.min(TERM_MAX) * 2 / 3);
         Self {
             token,
             renew_at,
@@ -46,34 +56,131 @@ impl Login {
 }
 
 /// Logs in with the credential as it is in its file now.
-pub(crate) async fn log_in(transport: &Transport, auth: &Auth) -> Result<Login, Error> {
-    match auth {
+pub(crate) async fn log_in(transport: &Transport, opened: &mut Opened) -> Result<Login, Error> {
+    match &transport.settings().auth {
         Auth::TokenFile(path) => from_file(transport, path).await,
         Auth::AppRole {
             mount,
             role_id,
             secret_id_file,
+            wrapped: None,
         } => {
-            let mut secret_id = read_credential(secret_id_file)?;
-            let mut request = LoginWithApproleRequest {
-                mount: mount.trim_matches('/').to_owned(),
-                role_id: role_id.clone(),
-                secret_id: std::mem::take(&mut *secret_id),
-            };
-            let answer = transport.send(&request, None).await;
-            request.secret_id.zeroize();
-            match answer {
-                Ok(answer) if answer.status.is_success() => {
-                    from_grant(&answer.parse::<Granted>()?.auth)
-                }
-                Ok(_) | Err(Error::Denied { .. } | Error::Status { status: 400, .. }) => {
-                    Err(Error::LoginRefused {
-                        with: format!("AppRole at auth/{mount}"),
-                    })
-                }
-                Err(error) => Err(error),
-            }
+            let secret_id = read_credential(secret_id_file)?;
+            with_approle(transport, mount, role_id, secret_id).await
         }
+        Auth::AppRole {
+            mount,
+            role_id,
+            secret_id_file: file,
+            wrapped: Some(wrapped),
+        } => {
+            let secret_id = wrapped::secret_id(transport, mount, file, wrapped, opened).await?;
+            let secret_id = Zeroizing::new(secret_id.expose_secret().to_owned());
+            let login = with_approle(transport, mount, role_id, secret_id).await;
+            let was_refused = matches!(login, Err(Error::LoginRefused { .. }));
+            if login.is_ok() || was_refused {
+                opened.forget_spent(was_refused);
+            }
+            login
+        }
+        Auth::Jwt {
+            mount,
+            role,
+            token_file,
+        } => with_jwt(transport, mount, role, token_file).await,
+        Auth::Cert {
+            mount,
+            role,
+            cert_file,
+            ..
+        } => {
+            transport.read_files_again()?;
+            let request = CertLogin {
+                mount: mount.clone(),
+                role: role.clone(),
+            };
+            let answer = transport.send(About::Login, &request, None).await;
+            granted(answer, || {
+                format!("the certificate in {} at auth/{mount}", cert_file.display())
+            })
+        }
+    }
+}
+
+async fn with_approle(
+    transport: &Transport,
+    mount: &str,
+    role_id: &str,
+    mut secret_id: Zeroizing<String>,
+) -> Result<Login, Error> {
+    let mut request = LoginWithApproleRequest {
+        mount: mount.trim_matches('/').to_owned(),
+        role_id: role_id.to_owned(),
+        secret_id: std::mem::take(&mut *secret_id),
+    };
+    let answer = transport.send(About::Login, &request, None).await;
+    request.secret_id.zeroize();
+    granted(answer, || format!("AppRole at auth/{mount}"))
+}
+
+async fn with_jwt(
+    transport: &Transport,
+    mount: &str,
+    role: &str,
+    token_file: &Path,
+) -> Result<Login, Error> {
+    let mut token = read_credential(token_file)?;
+    let mut request = JWTLoginRequest {
+        mount: mount.trim_matches('/').to_owned(),
+        jwt: std::mem::take(&mut *token),
+        role: Some(role.to_owned()),
+    };
+    let answer = transport.send(About::Login, &request, None).await;
+    request.jwt.zeroize();
+    granted(answer, || {
+        format!(
+            "the token in {} as {role} at auth/{mount}",
+            token_file.display()
+        )
+    })
+}
+
+/// `vaultrs` always names a role, also where Vault shall look for one itself.
+struct CertLogin {
+    mount: String,
+    role: Option<String>,
+}
+
+impl Endpoint for CertLogin {
+    type Response = ();
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        format!("auth/{}/login", self.mount.trim_matches('/'))
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::POST
+    }
+
+    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
+        let body = match &self.role {
+            Some(role) => serde_json::json!({ "name": role }),
+            None => serde_json::json!({}),
+        };
+        Ok(Some(body.to_string().into_bytes()))
+    }
+}
+
+fn granted(answer: Result<Answer, Error>, with: impl FnOnce() -> String) -> Result<Login, Error> {
+    match answer {
+        Ok(answer) if answer.status.is_success() => from_grant(&answer.parse::<Granted>()?.auth),
+        Ok(_)
+        | Err(
+            Error::Denied { .. } | Error::Status { status: 400, .. } | Error::MissingMount { .. },
+        ) => Err(Error::LoginRefused { with: with() }),
+        Err(error) => Err(error),
     }
 }
 
@@ -83,7 +190,10 @@ pub(crate) async fn renew(transport: &Transport, login: &Login) -> Result<Renewe
         return Ok(Renewed::Ending);
     }
     let request = RenewTokenSelfRequest { increment: None };
-    match transport.send(&request, Some(&login.token)).await {
+    match transport
+        .send(About::Login, &request, Some(&login.token))
+        .await
+    {
         Ok(answer) if answer.status.is_success() => {
             let grant = answer.parse::<Granted>()?.auth;
             let granted = Duration::from_secs(grant.lease_duration);
@@ -106,7 +216,7 @@ pub(crate) async fn renew(transport: &Transport, login: &Login) -> Result<Renewe
 /// Whether the server still knows the token. A 403 to a read says nothing about why.
 pub(crate) async fn is_alive(transport: &Transport, login: &Login) -> Result<bool, Error> {
     match transport
-        .send(&LookupTokenSelfRequest {}, Some(&login.token))
+        .send(About::Login, &LookupTokenSelfRequest {}, Some(&login.token))
         .await
     {
         Ok(answer) => Ok(answer.status.is_success()),
@@ -120,7 +230,7 @@ async fn from_file(transport: &Transport, path: &Path) -> Result<Login, Error> {
         path: path.to_path_buf(),
     })?;
     match transport
-        .send(&LookupTokenSelfRequest {}, Some(&token))
+        .send(About::Login, &LookupTokenSelfRequest {}, Some(&token))
         .await
     {
         Ok(answer) if answer.status.is_success() => {
@@ -131,8 +241,8 @@ async fn from_file(transport: &Transport, path: &Path) -> Result<Login, Error> {
                 info.renewable,
             ))
         }
-        Ok(_) | Err(Error::Denied { .. }) => Err(Error::LoginRefused {
-            with: format!("the token in {}", path.display()),
+        Ok(_) | Err(Error::Denied { .. }) => Err(Error::TokenExpired {
+            path: path.to_path_buf(),
         }),
         Err(error) => Err(error),
     }

@@ -1,17 +1,19 @@
 //! Sends one request: our own HTTP client around the request types of `vaultrs`.
 
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rustify::Endpoint;
+use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
-use crate::{Error, Settings};
+use crate::settings::host_and_port;
+use crate::{Error, Settings, client};
 
 /// Far above any secret or list of versions.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -26,61 +28,136 @@ const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 const FORWARD: HeaderValue = HeaderValue::from_static("forward-active-node");
 
+/// What a request is about; login and reads may lie in different namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// Our own token.
+    Login,
+    /// Secrets.
+    Reads,
+}
+
 /// The HTTP side of [`crate::Vault`].
 pub(crate) struct Transport {
-    http: reqwest::Client,
-    base: Url,
+    settings: Settings,
+    http: Mutex<reqwest::Client>,
+    nodes: Vec<Url>,
+    /// Place in `nodes` of the one that is asked; it stays until it fails.
+    node: AtomicUsize,
     namespace: Option<HeaderValue>,
-    timeout: Duration,
+    login_namespace: Option<HeaderValue>,
     index: Mutex<Option<HeaderValue>>,
+    /// Until when a rate limit told us to be quiet, and what it said.
+    quiet: Mutex<Option<(Instant, Duration)>>,
 }
 
 impl Transport {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
         Ok(Self {
-            http: client(settings)?,
-            base: settings.address.clone(),
+            http: Mutex::new(client::build(settings)?),
+            nodes: settings.addresses().cloned().collect(),
+            node: AtomicUsize::new(0),
             namespace: settings.namespace_header()?,
-            timeout: settings.timeout,
+            login_namespace: settings.login_namespace_header()?,
             index: Mutex::new(None),
+            quiet: Mutex::new(None),
+            settings: settings.clone(),
         })
     }
 
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes the files of TLS as they are now: a certificate that logs in may have been renewed.
+    pub(crate) fn read_files_again(&self) -> Result<(), Error> {
+        *lock(&self.http) = client::build(&self.settings)?;
+        Ok(())
+    }
+
     /// Sends the request of `endpoint`, with `token` where it needs one, and returns any answer that is no refusal
-    /// (see [`Answer::check`]).
+    /// (see [`Answer::check`]). A node that cannot answer is left for the next; where it surely did nothing, the next
+    /// is asked at once.
     pub(crate) async fn send<E: Endpoint>(
         &self,
+        about: About,
+        endpoint: &E,
+        token: Option<&HeaderValue>,
+    ) -> Result<Answer, Error> {
+        self.check_quiet()?;
+        let mut others = self.nodes.len().saturating_sub(1);
+        loop {
+            let place = self.node.load(Ordering::Relaxed);
+            let answer = self.send_to(place, about, endpoint, token).await;
+            match &answer {
+                Err(Error::Stale) => {
+                    // An index of a cluster that was since restored from a backup is never reached: ask without one.
+                    *lock(&self.index) = None;
+                }
+                Err(Error::RateLimited { retry_after }) => {
+                    *lock(&self.quiet) = retry_after.map(|after| (Instant::now() + after, after));
+                }
+                Err(error) if error.is_about_the_node() => {
+                    self.leave(place);
+                    if others > 0 && error.was_not_taken() {
+                        others -= 1;
+                        continue;
+                    }
+                }
+                Ok(_) | Err(_) => {}
+            }
+            return answer;
+        }
+    }
+
+    async fn send_to<E: Endpoint>(
+        &self,
+        place: usize,
+        about: About,
         endpoint: &E,
         token: Option<&HeaderValue>,
     ) -> Result<Answer, Error> {
         let at = endpoint.path().trim().trim_matches('/').to_owned();
         let mut request = self
-            .request(endpoint)
+            .request(place, endpoint)
             .ok_or_else(|| Error::Request { at: at.clone() })?;
-        self.add_headers(request.headers_mut(), token);
-        let answer = self.exchange(request, at).await?.check();
-        if matches!(answer, Err(Error::Stale)) {
-            // An index of a cluster that was since restored from a backup is never reached: ask without one.
-            *self.index.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.add_headers(about, request.headers_mut(), token);
+        self.exchange(request, at).await?.check()
+    }
+
+    /// The next node is asked from now on, unless another caller has moved on already.
+    fn leave(&self, place: usize) {
+        let next = (place + 1) % self.nodes.len().max(1);
+        let _ = self
+            .node
+            .compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whoever was told to wait asks nothing until then.
+    fn check_quiet(&self) -> Result<(), Error> {
+        match *lock(&self.quiet) {
+            Some((until, after)) if Instant::now() < until => Err(Error::RateLimited {
+                retry_after: Some(after),
+            }),
+            Some(_) | None => Ok(()),
         }
-        answer
     }
 
     /// The status of `sys/health`. Its body is not read: products and versions differ in it.
     pub(crate) async fn health(&self) -> Result<u16, Error> {
-        let url = self.url("/sys/health", None);
-        let request = reqwest::Request::new(Method::GET, url);
-        Ok(self
-            .exchange(request, "sys/health".to_owned())
-            .await?
-            .status
-            .as_u16())
+        let place = self.node.load(Ordering::Relaxed);
+        let request = reqwest::Request::new(Method::GET, self.url(place, "/sys/health", None));
+        let answer = self.exchange(request, "sys/health".to_owned()).await;
+        if answer.as_ref().is_err_and(Error::is_about_the_node) {
+            self.leave(place);
+        }
+        Ok(answer?.status.as_u16())
     }
 
     /// Path, method, query and body as `vaultrs` defines them; it also escapes each segment of the path.
-    fn request<E: Endpoint>(&self, endpoint: &E) -> Option<reqwest::Request> {
+    fn request<E: Endpoint>(&self, place: usize, endpoint: &E) -> Option<reqwest::Request> {
         let formed = endpoint.request("https://vault/").ok()?;
-        let url = self.url(formed.uri().path(), formed.uri().query());
+        let url = self.url(place, formed.uri().path(), formed.uri().query());
         let mut request = reqwest::Request::new(formed.method().clone(), url);
         let body = formed.into_body();
         if !body.is_empty() {
@@ -89,43 +166,47 @@ impl Transport {
         Some(request)
     }
 
-    fn url(&self, path: &str, query: Option<&str>) -> Url {
-        let mut url = self.base.clone();
-        url.set_path(&format!(
-            "{}/v1{path}",
-            self.base.path().trim_end_matches('/')
-        ));
+    fn url(&self, place: usize, path: &str, query: Option<&str>) -> Url {
+        let base = self.nodes.get(place).unwrap_or(&self.settings.address);
+        let mut url = base.clone();
+        url.set_path(&format!("{}/v1{path}", base.path().trim_end_matches('/')));
         url.set_query(query.filter(|query| !query.is_empty()));
         url
     }
 
-    fn add_headers(&self, headers: &mut HeaderMap, token: Option<&HeaderValue>) {
+    fn add_headers(&self, about: About, headers: &mut HeaderMap, token: Option<&HeaderValue>) {
         headers.insert(REQUEST, HeaderValue::from_static("true"));
         if let Some(token) = token {
             headers.insert(TOKEN, token.clone());
         }
-        if let Some(namespace) = &self.namespace {
+        let namespace = match about {
+            About::Login => &self.login_namespace,
+            About::Reads => &self.namespace,
+        };
+        if let Some(namespace) = namespace {
             headers.insert(NAMESPACE, namespace.clone());
         }
-        if let Some(index) = &*self.index.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(index) = &*lock(&self.index) {
             headers.insert(INDEX, index.clone());
             headers.insert(INCONSISTENT, FORWARD);
         }
     }
 
     async fn exchange(&self, request: reqwest::Request, at: String) -> Result<Answer, Error> {
-        let mut response = self
-            .http
+        let to = self.shown(request.url());
+        let http = lock(&self.http).clone();
+        let mut response = http
             .execute(request)
             .await
-            .map_err(|error| self.failed(error))?;
+            .map_err(|error| self.failed(&error, &to))?;
         if let Some(index) = response.headers().get(INDEX) {
-            *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some(index.clone());
+            *lock(&self.index) = Some(index.clone());
         }
         let (status, headers) = (response.status(), response.headers());
         let (retry_after, location) = (seconds(headers), location(headers));
         let mut body = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
+        let broke = |error: reqwest::Error| self.failed(&error, &to);
+        while let Some(chunk) = response.chunk().await.map_err(broke)? {
             if body.len() + chunk.len() > BODY_LIMIT {
                 return Err(Error::TooLarge {
                     at,
@@ -143,16 +224,34 @@ impl Transport {
         })
     }
 
-    fn failed(&self, error: reqwest::Error) -> Error {
-        if error.is_timeout() {
-            return Error::Timeout {
-                limit: self.timeout,
-            };
+    fn shown(&self, url: &Url) -> String {
+        let to = host_and_port(url);
+        match &self.settings.proxy {
+            Some(proxy) => format!("{to} through the proxy {}", proxy.shown()),
+            None => to,
         }
-        match tls_fault(&error) {
-            Some(fault) => Error::Tls { fault },
-            None => Error::Unreachable {
-                source: error.without_url(),
+    }
+
+    fn failed(&self, error: &reqwest::Error, to: &str) -> Error {
+        let to = to.to_owned();
+        if let Some(fault) = tls_fault(error) {
+            return Error::Tls { fault };
+        }
+        match (error.is_connect(), error.is_timeout()) {
+            (true, true) => Error::Unreachable {
+                to,
+                fault: "no answer to the attempt to connect".to_owned(),
+            },
+            (true, false) => Error::Unreachable {
+                to,
+                fault: innermost(error),
+            },
+            (false, true) => Error::Timeout {
+                limit: self.settings.timeout,
+            },
+            (false, false) => Error::Broken {
+                to,
+                fault: innermost(error),
             },
         }
     }
@@ -170,45 +269,6 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-fn client(settings: &Settings) -> Result<reqwest::Client, Error> {
-    let wrong = |what: &str| Error::Settings {
-        what: what.to_owned(),
-    };
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(settings.timeout)
-        .connect_timeout(settings.timeout);
-    if let Some(path) = &settings.ca_file {
-        let authorities = reqwest::Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();
-        if authorities.is_empty() {
-            return Err(Error::Settings {
-                what: format!("{} holds no PEM certificate", path.display()),
-            });
-        }
-        builder = builder.tls_certs_only(authorities);
-    }
-    if let Some(proxy) = &settings.proxy {
-        let through = reqwest::Proxy::all(proxy.url.clone())
-            .map_err(|_| wrong("the proxy's address is none"))?;
-        let direct = proxy
-            .no_proxy
-            .as_deref()
-            .and_then(reqwest::NoProxy::from_string);
-        builder = builder.proxy(through.no_proxy(direct));
-    }
-    builder.build().map_err(|_| {
-        wrong("the TLS client cannot be built; is every certificate of the CA file valid?")
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::File {
-        path: path.to_path_buf(),
-        source,
-    })
-}
-
 fn seconds(headers: &HeaderMap) -> Option<Duration> {
     headers
         .get(RETRY_AFTER)?
@@ -223,8 +283,23 @@ fn seconds(headers: &HeaderMap) -> Option<Duration> {
 /// Host and port only: the rest of a foreign address may hold anything.
 fn location(headers: &HeaderMap) -> Option<String> {
     let url = Url::parse(headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    let port = url.port_or_known_default()?;
-    Some(format!("{}:{port}", url.host_str()?))
+    url.has_host().then(|| host_and_port(&url))
+}
+
+/// What the system says at the end of the chain. The errors before it may name the URL, this one never does.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    if std::ptr::addr_eq(last, error) {
+        return "no answer".to_owned();
+    }
+    last.to_string()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What rustls says, found in the chain of sources. An `io::Error` hides what it wraps from `source()`.

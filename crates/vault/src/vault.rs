@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustify::Endpoint;
 use tokio::sync::watch;
@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::kv::Seen;
+use crate::login::wrapped::Opened;
 use crate::login::{self, Login, Renewed};
-use crate::transport::Transport;
+use crate::mount::Engine;
+use crate::transport::{About, Transport};
 use crate::{Error, Settings, retry};
 
 /// A connection to one Vault or OpenBao. Cloning is cheap and shares everything.
@@ -23,16 +25,19 @@ pub struct Vault {
 
 pub(crate) struct Shared {
     transport: Transport,
-    pub(crate) settings: Settings,
     /// The token in use; replaced by renewals and logins.
     login: watch::Sender<Option<Arc<Login>>>,
     /// Held while logging in, so that many callers that are refused at once log in once.
-    logging_in: tokio::sync::Mutex<()>,
+    logging_in: tokio::sync::Mutex<Opened>,
+    /// Why the login could not be renewed, in a sentence.
+    trouble: Mutex<Option<String>>,
     pub(crate) reads: AtomicU64,
     logins: AtomicU64,
     renewals: AtomicU64,
     /// The newest version seen of each secret.
     pub(crate) seen: Mutex<BTreeMap<String, Seen>>,
+    /// What is mounted where, as far as it is known.
+    pub(crate) engines: Mutex<BTreeMap<String, Engine>>,
 }
 
 /// What `sys/health` says, by its status code.
@@ -53,7 +58,10 @@ pub enum Health {
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vault")
-            .field("address", &self.shared.settings.address.as_str())
+            .field(
+                "address",
+                &self.shared.transport.settings().address.as_str(),
+            )
             .finish_non_exhaustive()
     }
 }
@@ -63,17 +71,18 @@ impl Vault {
     ///
     /// # Errors
     /// A setting that cannot work, or an unreadable CA file.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         let shared = Shared {
-            transport: Transport::new(&settings)?,
-            settings,
+            transport: Transport::new(settings)?,
             login: watch::Sender::new(None),
-            logging_in: tokio::sync::Mutex::new(()),
+            logging_in: tokio::sync::Mutex::default(),
+            trouble: Mutex::new(None),
             reads: AtomicU64::new(0),
             logins: AtomicU64::new(0),
             renewals: AtomicU64::new(0),
             seen: Mutex::new(BTreeMap::new()),
+            engines: Mutex::new(BTreeMap::new()),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -85,7 +94,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::new`], or the login fails.
     pub async fn connect(settings: Settings) -> Result<Self, Error> {
-        let vault = Self::new(settings)?;
+        let vault = Self::new(&settings)?;
         vault.retrying(|| vault.login()).await?;
         Ok(vault)
     }
@@ -104,6 +113,21 @@ impl Vault {
     /// How often a login was renewed for a full term.
     pub fn renewals(&self) -> u64 {
         self.shared.renewals.load(Ordering::Relaxed)
+    }
+
+    /// Why the login could not be renewed, in a sentence, while that is so. The token may still live for a while, so
+    /// that reads go on, but somebody has to act before it ends.
+    pub fn login_trouble(&self) -> Option<String> {
+        let trouble = self.shared.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self
+            .shared
+            .trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// How the server says it is. Needs no login.
@@ -150,8 +174,12 @@ impl Vault {
             None => self.login().await.map(drop),
         };
         match result {
-            Ok(()) => 0,
+            Ok(()) => {
+                self.set_trouble(None);
+                0
+            }
             Err(error) => {
+                self.set_trouble(Some(chain(&error)));
                 tracing::warn!(error = %chain(&error), failures, "the login at Vault could not be renewed; trying again");
                 failures.saturating_add(1)
             }
@@ -188,13 +216,18 @@ impl Vault {
     async fn call_once<E: Endpoint>(&self, endpoint: &E) -> Result<Answer, Error> {
         let transport = &self.shared.transport;
         let login = self.login().await?;
-        match transport.send(endpoint, Some(&login.token)).await {
+        match transport
+            .send(About::Reads, endpoint, Some(&login.token))
+            .await
+        {
             Err(Error::Denied { at }) => {
                 if login::is_alive(transport, &login).await? {
                     return Err(Error::Denied { at });
                 }
                 let login = self.log_in_again(&login).await?;
-                transport.send(endpoint, Some(&login.token)).await
+                transport
+                    .send(About::Reads, endpoint, Some(&login.token))
+                    .await
             }
             other => other,
         }
@@ -207,7 +240,7 @@ impl Vault {
         let mut next = 1;
         loop {
             match attempt().await {
-                Err(error) if next < self.shared.settings.attempts => {
+                Err(error) if next < self.shared.transport.settings().attempts => {
                     match retry::pause(&error, next) {
                         Some(pause) => sleep(pause).await,
                         None => return Err(error),
@@ -223,27 +256,27 @@ impl Vault {
         if let Some(login) = self.current() {
             return Ok(login);
         }
-        let _one_at_a_time = self.shared.logging_in.lock().await;
+        let mut one_at_a_time = self.shared.logging_in.lock().await;
         match self.current() {
             Some(login) => Ok(login),
-            None => self.log_in().await,
+            None => self.log_in(&mut one_at_a_time).await,
         }
     }
 
     /// Replaces `old`, unless somebody else already did.
     async fn log_in_again(&self, old: &Arc<Login>) -> Result<Arc<Login>, Error> {
-        let _one_at_a_time = self.shared.logging_in.lock().await;
+        let mut one_at_a_time = self.shared.logging_in.lock().await;
         match self.current() {
             Some(login) if !Arc::ptr_eq(&login, old) => Ok(login),
-            Some(_) | None => self.log_in().await,
+            Some(_) | None => self.log_in(&mut one_at_a_time).await,
         }
     }
 
-    async fn log_in(&self) -> Result<Arc<Login>, Error> {
-        let login =
-            Arc::new(login::log_in(&self.shared.transport, &self.shared.settings.auth).await?);
+    async fn log_in(&self, opened: &mut Opened) -> Result<Arc<Login>, Error> {
+        let login = Arc::new(login::log_in(&self.shared.transport, opened).await?);
         self.shared.login.send_replace(Some(Arc::clone(&login)));
         self.shared.logins.fetch_add(1, Ordering::Relaxed);
+        self.set_trouble(None);
         tracing::info!("logged in at Vault");
         Ok(login)
     }

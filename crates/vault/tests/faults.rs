@@ -24,7 +24,7 @@ const SECRET: &str =
 /// One scripted answer: status, header, body.
 type Scripted = (u16, Option<(&'static str, String)>, String);
 
-/// Plays its answers in order to every request but `lookup-self`; hangs when none is left. Remembers what it saw.
+/// Plays its answers in order to every request but those about the token and the mount; hangs when none is left. Remembers what it saw.
 #[derive(Clone, Default)]
 struct Fake {
     answers: Arc<Mutex<VecDeque<Scripted>>>,
@@ -50,6 +50,15 @@ impl Fake {
 
     /// Listens and runs `body` with a logged-in client.
     async fn serve<T>(&self, body: impl AsyncFnOnce(Vault) -> T) -> T {
+        self.serve_with(|_| {}, body).await
+    }
+
+    /// As [`Fake::serve`], with other settings.
+    async fn serve_with<T>(
+        &self,
+        change: impl FnOnce(&mut Settings),
+        body: impl AsyncFnOnce(Vault) -> T,
+    ) -> T {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/prefix", listener.local_addr().unwrap());
@@ -59,6 +68,7 @@ impl Fake {
         let mut settings = Settings::new(address.parse().unwrap(), Auth::TokenFile(token));
         settings.timeout = Duration::from_millis(400);
         settings.attempts = 2;
+        change(&mut settings);
         let app = Router::new().fallback(answer).with_state(self.clone());
         tokio::select! {
             result = axum::serve(listener, app) => unreachable!("the fake ended: {result:?}"),
@@ -69,16 +79,19 @@ impl Fake {
 
 async fn answer(State(fake): State<Fake>, request: Request) -> Response {
     let uri = request.uri().to_string();
-    let is_lookup = uri.ends_with("/lookup-self");
     let headers = ["x-vault-token", "x-vault-index", "x-vault-inconsistent"]
         .map(|name| request.headers().contains_key(name));
     fake.seen.lock().unwrap().push(format!("{uri} {headers:?}"));
-    let scripted = if is_lookup {
-        Some((
-            200,
-            None,
-            r#"{"data":{"ttl":0,"renewable":false}}"#.to_owned(),
-        ))
+    let known = [
+        ("/lookup-self", r#"{"data":{"ttl":0,"renewable":false}}"#),
+        (
+            "/sys/internal/ui/mounts/",
+            r#"{"data":{"type":"kv","options":{"version":"2"}}}"#,
+        ),
+    ];
+    let known = known.into_iter().find(|(path, _)| uri.contains(path));
+    let scripted = if let Some((_, body)) = known {
+        Some((200, None, body.to_owned()))
     } else {
         fake.answers.lock().unwrap().pop_front()
     };
@@ -179,14 +192,10 @@ async fn passing_troubles_are_tried_again_and_a_lagging_standby_is_not_believed(
             .serve(async |vault| vault.read(&location(), None).await)
             .await
             .unwrap();
-        assert_eq!(found.version, KeyVersion(2));
+        assert_eq!(found.version, Some(KeyVersion(2)));
     }
     // One 404 proves nothing.
-    let fake = Fake::with([
-        plain(404, r#"{"errors":[]}"#),
-        plain(403, "{}"),
-        plain(200, SECRET),
-    ]);
+    let fake = Fake::with([plain(404, r#"{"errors":[]}"#), plain(200, SECRET)]);
     assert!(
         fake.serve(async |vault| vault.read(&location(), None).await)
             .await
@@ -197,18 +206,11 @@ async fn passing_troubles_are_tried_again_and_a_lagging_standby_is_not_believed(
 #[tokio::test]
 async fn versions_never_go_backwards_unless_the_secret_was_made_anew() {
     let (old, new) = ("2026-11-01T10:00:00.5Z", "2026-11-02T10:00:00Z");
-    let lagging = [
-        metadata(old, 5),
-        metadata(old, 4),
-        metadata(old, 5),
-        metadata(old, 4),
-        metadata(old, 4),
-    ];
-    let fake = Fake::with(lagging.into_iter().chain([
-        metadata(new, 1),
-        metadata(old, 5),
-        metadata(old, 5),
-    ]));
+    let lagging = [metadata(old, 5), metadata(old, 4), metadata(old, 5)];
+    let stuck = std::iter::repeat_with(|| metadata(old, 4)).take(5);
+    let anew = std::iter::once(metadata(new, 1));
+    let before = std::iter::repeat_with(|| metadata(old, 5)).take(5);
+    let fake = Fake::with(lagging.into_iter().chain(stuck).chain(anew).chain(before));
     fake.serve(async |vault| {
         let current = async || {
             vault
@@ -251,4 +253,54 @@ async fn the_cluster_state_is_sent_back_so_that_a_standby_forwards() {
         "{:?}",
         fake.seen.lock().unwrap()
     );
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_answer_is_left_for_the_next() {
+    // Nobody listens there any more.
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone_address = gone.local_addr().unwrap();
+    drop(gone);
+    let no_leader = r#"{"errors":["local node not active but active cluster node not found"]}"#;
+    let lost = Fake::with([
+        plain(500, no_leader),
+        plain(503, r#"{"errors":["Vault is sealed"]}"#),
+    ]);
+    let well = Fake::with([plain(200, SECRET), plain(200, SECRET)]);
+    let read = async |vault: Vault| {
+        for _ in 0..2 {
+            let found = vault.read(&location(), None).await.unwrap();
+            assert_eq!(found.version, Some(KeyVersion(2)));
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let lost_address = listener.local_addr().unwrap();
+    let app = Router::new().fallback(answer).with_state(lost.clone());
+    let change = |settings: &mut Settings| {
+        let well_address = settings.address.clone();
+        settings.address = format!("http://{gone_address}").parse().unwrap();
+        let lost_address = format!("http://{lost_address}").parse().unwrap();
+        settings.more_addresses = vec![lost_address, well_address];
+    };
+    tokio::select! {
+        result = axum::serve(listener, app) => unreachable!("the fake ended: {result:?}"),
+        () = well.serve_with(change, read) => {}
+    }
+    assert_eq!(lost.n_seen("secret/data/a"), 1, "it is not asked again");
+    assert_eq!(well.n_seen("secret/data/a"), 2);
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_kept_by_not_asking_at_all() {
+    let limited = r#"{"errors":["request path \"secret/data/a\": rate limit quota exceeded"]}"#;
+    let slow_down = Some(("retry-after", "60".to_owned()));
+    let fake = Fake::with([(429, slow_down, limited.to_owned()), plain(200, SECRET)]);
+    fake.serve(async |vault| {
+        for _ in 0..3 {
+            let error = vault.read(&location(), None).await.unwrap_err();
+            assert!(error.to_string().contains("for 60 s"), "{error}");
+        }
+    })
+    .await;
+    assert_eq!(fake.n_seen("secret/data/a"), 1);
 }

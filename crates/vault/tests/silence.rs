@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use keyfleet_core::key::KeyLocation;
-use keyfleet_vault::{Auth, Settings, Vault};
+use keyfleet_vault::{Auth, Settings, Vault, Wrapped};
 use secrecy::ExposeSecret as _;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -48,16 +48,39 @@ async fn no_log_line_carries_a_token_a_secret_id_or_a_value() {
     bao.kv_put("a", "api_key", "sk-canary-value").unwrap();
     let token = bao.token("reader", "1h").unwrap();
     let role = bao.approle("control", "reader", "1h", "2h").unwrap();
+    let wrapping = bao
+        .cli(&[
+            "write",
+            "-wrap-ttl=60s",
+            "-force",
+            "-field=wrapping_token",
+            "auth/approle/role/control/secret-id",
+        ])
+        .unwrap();
+    let (wrapped_file, jwt_file) = (dir.path().join("wrapped"), dir.path().join("jwt"));
+    std::fs::write(&wrapped_file, &wrapping).unwrap();
+    std::fs::write(&jwt_file, "canary-jwt").unwrap();
     let (token_file, secret_id_file) = (dir.path().join("token"), dir.path().join("secret-id"));
     std::fs::write(&token_file, &token).unwrap();
     std::fs::write(&secret_id_file, &role.secret_id).unwrap();
     let mount = "approle".to_owned();
+    let wrapped = Wrapped {
+        role: "control".to_owned(),
+        used_file: None,
+    };
     let auths = [
         Auth::TokenFile(token_file),
+        Auth::AppRole {
+            mount: mount.clone(),
+            role_id: role.role_id.clone(),
+            secret_id_file: wrapped_file,
+            wrapped: Some(wrapped),
+        },
         Auth::AppRole {
             mount,
             role_id: role.role_id,
             secret_id_file,
+            wrapped: None,
         },
     ];
 
@@ -85,6 +108,17 @@ async fn no_log_line_carries_a_token_a_secret_id_or_a_value() {
         let refused = vault.current_version(&location("a")).await.unwrap_err();
         tracing::error!(?vault, ?found, ?missing, ?refused, %missing, %refused, "everything that can be printed");
     }
+    let mut settings = Settings::new(
+        bao.address().parse().unwrap(),
+        Auth::Jwt {
+            mount: "jwt".to_owned(),
+            role: "control".to_owned(),
+            token_file: jwt_file,
+        },
+    );
+    settings.ca_file = Some(bao.ca_file());
+    let refused = Vault::connect(settings).await.unwrap_err();
+    tracing::error!(?refused, %refused, "a refused login");
     drop(guard);
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -92,7 +126,14 @@ async fn no_log_line_carries_a_token_a_secret_id_or_a_value() {
         log.contains("rustify") && log.contains("everything that can be printed"),
         "the capture works"
     );
-    for secret in [token.as_str(), role.secret_id.as_str(), "sk-canary-value"] {
+    let secrets = [
+        token.as_str(),
+        role.secret_id.as_str(),
+        wrapping.trim(),
+        "canary-jwt",
+        "sk-canary-value",
+    ];
+    for secret in secrets {
         assert!(!log.contains(secret), "the log carries a secret");
     }
 }
