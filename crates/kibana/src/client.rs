@@ -18,12 +18,14 @@ use serde_json::error::Category;
 use url::Url;
 
 pub use self::settings::{Credentials, Settings};
-use self::settings::{authorization, certificates, check_url, unusable};
+use self::settings::{address, authorization, certificates, check_url, unusable};
 use crate::error::Error;
 
 /// The longest answer that is read. The longest real ones, the list of types and the status page, are some
 /// hundred kilobytes.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Only a proxy answers so (RFC 9110, section 15.5.8).
+const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
 /// The most that `Retry-After` is honoured: a broken header must not silence an agent for hours.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// Kibana refuses a write without this header; the value is free.
@@ -39,6 +41,8 @@ const API_VERSION: (HeaderName, HeaderValue) = (
 pub struct Client {
     http: reqwest::Client,
     url: Url,
+    /// Host and port of the proxy.
+    proxy: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) probe_timeout: Duration,
 }
@@ -63,6 +67,7 @@ impl Client {
             .retry(reqwest::retry::never())
             .connect_timeout(settings.timeout)
             .no_proxy();
+        let proxy_address = settings.proxy.as_ref().map(address);
         if let Some(url) = settings.proxy {
             let proxy = Proxy::all(url)
                 .map_err(|_| unusable("the proxy must be an http:// or https:// URL"))?;
@@ -81,6 +86,7 @@ impl Client {
         Ok(Self {
             http,
             url: settings.url,
+            proxy: proxy_address,
             timeout,
             probe_timeout,
         })
@@ -101,10 +107,19 @@ impl Client {
         if let Some(body) = request.body {
             builder = builder.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let broken =
-            |call: &str, error: reqwest::Error| transport_error(call, request.timeout, &error);
+        let proxy = self.proxy.as_deref();
+        let broken = |call: &str, error: reqwest::Error| {
+            transport_error(call, request.timeout, proxy, &error)
+        };
         let mut response = builder.send().await.map_err(|error| broken(&call, error))?;
         let status = response.status().as_u16();
+        if let (PROXY_AUTHENTICATION_REQUIRED, Some(proxy)) = (status, proxy) {
+            return Err(no_way(
+                &call,
+                proxy,
+                "it does not accept the user and password, 407",
+            ));
+        }
         let retry_after = retry_after(response.headers());
         let mut body = Vec::new();
         while let Some(chunk) = response
@@ -223,17 +238,36 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What a failure below HTTP means. The words of the library's outer errors are dropped: they hold the URL.
-fn transport_error(call: &str, limit: Duration, error: &reqwest::Error) -> Error {
-    let call = call.to_owned();
+fn transport_error(
+    call: &str,
+    limit: Duration,
+    proxy: Option<&str>,
+    error: &reqwest::Error,
+) -> Error {
     let reason = root_cause(error);
     if error.is_timeout() {
+        let call = call.to_owned();
         Error::Timeout { call, limit }
     } else if error.is_connect() && is_about_tls(&reason) {
+        let call = call.to_owned();
         Error::Tls { call, reason }
+    } else if let (true, Some(proxy)) = (error.is_connect(), proxy) {
+        no_way(call, proxy, &reason)
     } else if error.is_connect() {
+        let call = call.to_owned();
         Error::Unreachable { call, reason }
     } else {
+        let call = call.to_owned();
         Error::Truncated { call }
+    }
+}
+
+/// With a proxy every connection is one to the proxy, or was asked of it.
+fn no_way(call: &str, proxy: &str, reason: &str) -> Error {
+    Error::Proxy {
+        call: call.to_owned(),
+        proxy: proxy.to_owned(),
+        reason: reason.to_owned(),
     }
 }
 

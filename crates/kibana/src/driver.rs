@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use keyfleet_core::connector::Provider;
 use keyfleet_core::failure::FailureClass;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -15,6 +16,12 @@ mod endpoint;
 mod fields;
 mod gen_ai;
 mod probe;
+
+/// The longest name that people see in Kibana; more fits into no list there.
+const NAME_CHARS_MAX: usize = 255;
+
+/// What is wrong with a text that is not plain.
+const NOT_PLAIN: &str = "holds a line break, another control character, or one that nobody sees or that turns the text around; remove it";
 
 /// Every connector type that this version of Keyfleet can spread.
 static DRIVERS: [&dyn Driver; 1] = [&gen_ai::GenAi];
@@ -34,7 +41,7 @@ pub fn driver_types() -> impl Iterator<Item = &'static str> {
 /// Checks the name that people see in Kibana. It is the same for every type, and Kibana lets two connectors share it.
 ///
 /// # Errors
-/// For a blank name or one with a control character; the field is `displayName`.
+/// For a blank name, a very long one, or one with a control character; the field is `displayName`.
 pub fn check_display_name(name: &str) -> Result<(), InvalidConfig> {
     if name.trim().is_empty() {
         return Err(InvalidConfig::new(
@@ -42,11 +49,26 @@ pub fn check_display_name(name: &str) -> Result<(), InvalidConfig> {
             "is blank; write the name that people see in Kibana",
         ));
     }
-    if name.trim().chars().any(char::is_control) {
-        let problem = "holds a line break or another control character; remove it";
+    if name.chars().count() > NAME_CHARS_MAX {
+        let problem = format!("is longer than {NAME_CHARS_MAX} characters");
         return Err(InvalidConfig::new("displayName", problem));
     }
+    if !is_plain_text(name.trim()) {
+        return Err(InvalidConfig::new("displayName", NOT_PLAIN));
+    }
     Ok(())
+}
+
+/// True where a text shows itself as it is: no line break or other control character, nothing that turns the
+/// direction of what follows around (Unicode UAX #9, explicit formatting), nothing that nobody sees.
+pub fn is_plain_text(text: &str) -> bool {
+    let is_hidden = |c: char| {
+        matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    !text.chars().any(|c| c.is_control() || is_hidden(c))
 }
 
 /// One connector type. `config_json` is the `config` of a manifest as JSON text; the fields have Kibana's own names.
@@ -69,6 +91,26 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// One entry for each field that is too new, naming the version it needs; or what [`Driver::check`] finds.
     fn check_version(&self, config_json: &str, version: &Version)
     -> Result<(), Vec<InvalidConfig>>;
+
+    /// The config for one Kibana: without the fields of `if_supported` that it is too old for. A text that
+    /// [`Driver::check`] refuses comes back as it is.
+    ///
+    /// Applied before [`Driver::check_version`], [`Driver::render`] and [`Driver::differences`]; a probe takes the
+    /// whole config, because a connector without a stored model must be told one.
+    fn for_version(&self, config_json: &str, if_supported: &[String], version: &Version) -> String;
+
+    /// Checks that each name is a field of this config that an older Kibana does not have.
+    ///
+    /// # Errors
+    /// The first name that is not; the field is `ifSupported[i]`.
+    fn check_if_supported(
+        &self,
+        config_json: &str,
+        if_supported: &[String],
+    ) -> Result<(), InvalidConfig>;
+
+    /// Every field of every provider, with the first Kibana that has it: what the handbook prints.
+    fn features(&self) -> Vec<Feature>;
 
     /// The one text of a config that passes [`Driver::check`]: keys sorted, no spaces, texts trimmed, empty maps left
     /// out. Equal meaning gives equal text.
@@ -105,14 +147,34 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// The `params` of a tiny live call for [`crate::Client::execute`]. It costs a few tokens.
     fn probe(&self, config_json: &str) -> Value;
 
+    /// The `params` of a second call, where the first failed only because the server knows its limit by an older
+    /// name; `None` where a second call would tell nothing new.
+    fn probe_again(&self, config_json: &str, execution: &Execution) -> Option<Value>;
+
     /// What the outcome of that call means for the key and the definition.
     fn read_probe(&self, execution: &Execution) -> ProbeResult;
 
     /// Where the key travels to: the URL that Kibana will call.
     fn destination(&self, config_json: &str) -> Option<Url>;
 
+    /// Whose API the connector speaks, so that others can prove its key.
+    fn provider(&self, config_json: &str) -> Option<Provider>;
+
     /// The model that the connector asks for, where it names one.
     fn model(&self, config_json: &str) -> Option<String>;
+}
+
+/// A field of a connector type, and since when it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    /// The value of `apiProvider` whose field it is.
+    pub provider: &'static str,
+    /// Its name in `config`.
+    pub field: &'static str,
+    /// No connector without it.
+    pub is_required: bool,
+    /// The first Kibana that has it for this provider.
+    pub since: Version,
 }
 
 /// One thing that is wrong with a definition.

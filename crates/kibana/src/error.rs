@@ -27,6 +27,18 @@ pub enum Error {
         /// The system's words.
         reason: String,
     },
+    /// The proxy on the way gives none.
+    #[error(
+        "{call}: no way to Kibana through the proxy {proxy} ({reason}); check the proxy in the agent's config, and that it lets the agent through"
+    )]
+    Proxy {
+        /// Method and path.
+        call: String,
+        /// The proxy's host and port.
+        proxy: String,
+        /// The system's or the library's words.
+        reason: String,
+    },
     /// The TLS connection failed.
     #[error(
         "{call}: no trusted connection to Kibana ({reason}); check Kibana's certificate and the CA file in the agent's config"
@@ -227,6 +239,7 @@ impl Error {
             Self::Settings { .. } => FailureClass::Agent,
             Self::Timeout { .. } => FailureClass::Timeout,
             Self::Unreachable { .. }
+            | Self::Proxy { .. }
             | Self::Tls { .. }
             | Self::Truncated { .. }
             | Self::TooLarge { .. }
@@ -257,6 +270,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. }
+            | Self::Proxy { .. }
             | Self::Timeout { .. }
             | Self::Truncated { .. }
             | Self::NotJson { .. }

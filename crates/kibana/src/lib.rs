@@ -9,7 +9,7 @@
 //!   dry checks. Nothing outside this crate knows a type's fields.
 //!
 //! Adding a connector type: one module beside `driver/gen_ai.rs`, one row in `driver::DRIVERS`. Adding a provider to
-//! `.gen-ai`: rows in its two tables.
+//! `.gen-ai`: rows in `driver/gen_ai/providers.rs`.
 //!
 //! Sources of the rules are Kibana's own code and tests; each rule names the Kibana version it began with.
 
@@ -18,13 +18,15 @@ mod client;
 mod driver;
 mod error;
 mod preflight;
+mod text;
 mod version;
 mod write;
 
 pub use api::{Execution, Observed, Space, Status, TypeInfo};
 pub use client::{Client, Credentials, Settings};
 pub use driver::{
-    Difference, Driver, InvalidConfig, ProbeResult, check_display_name, driver, driver_types,
+    Difference, Driver, Feature, InvalidConfig, ProbeResult, check_display_name, driver,
+    driver_types, is_plain_text,
 };
 pub use error::Error;
 pub use preflight::{Preflight, Problem, Scope, preflight};

@@ -8,6 +8,7 @@ use keyfleet_core::id::SpaceId;
 use crate::api::{Space, Status, TypeInfo};
 use crate::client::Client;
 use crate::error::Error;
+use crate::text::word;
 use crate::version::Version;
 
 /// Elastic's licences, from the least to the most; a trial allows what `enterprise` allows and shows as it.
@@ -158,7 +159,7 @@ fn check_types(found: &mut Preflight, registered: &[TypeInfo], wanted: &[&str]) 
             Some(info) if !info.enabled_in_license => {
                 let sentence = format!(
                     "the licence does not allow the connector type {id}, which needs {}; upgrade or renew it",
-                    info.minimum_license_required
+                    word(&info.minimum_license_required)
                 );
                 found.problem(FailureClass::Licence, scope, sentence);
             }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use keyfleet_core::connector::Provider;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -14,14 +15,21 @@ use crate::Refusal;
 
 /// A tiny completion of a slow model takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Where Azure wants its key; it reads no other header (Azure OpenAI reference, authentication).
+const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
+/// What every URL ends with that connectors call.
+const COMPLETIONS: &str = "/chat/completions";
 /// Far above any answer to our calls.
 const BODY_LIMIT: usize = 256 * 1024;
 
 /// How to reach the provider. Nothing is ever taken from the environment.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Base of the API, for example `https://api.openai.com/v1`; `http` is for servers on the own network.
-    pub base_url: Url,
+    /// What connectors call, for example `https://api.openai.com/v1/chat/completions`; `http` is for servers on the
+    /// own network.
+    pub url: Url,
+    /// Whose API it is.
+    pub provider: Provider,
     /// PEM file with authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// Proxy to go through.
@@ -87,7 +95,8 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    base: Url,
+    pub(crate) url: Url,
+    pub(crate) provider: Provider,
     timeout: Duration,
 }
 
@@ -100,9 +109,10 @@ pub(crate) struct Answer {
 
 impl Settings {
     /// Settings with the defaults: system authorities, no proxy, 30 seconds.
-    pub fn new(base_url: Url) -> Self {
+    pub fn new(url: Url, provider: Provider) -> Self {
         Self {
-            base_url,
+            url,
+            provider,
             ca_file: None,
             proxy: None,
             timeout: TIMEOUT,
@@ -119,11 +129,15 @@ impl Client {
         let wrong = |what: &str| Error::Settings {
             what: what.to_owned(),
         };
-        let base = &settings.base_url;
-        if !matches!(base.scheme(), "https" | "http") || !base.has_host() || base.query().is_some()
-        {
-            return Err(wrong("the base URL must be like https://api.openai.com/v1"));
+        let mut url = settings.url.clone();
+        // As Kibana does before it calls.
+        let path = url.path().trim_end_matches('/').to_owned();
+        if !matches!(url.scheme(), "https" | "http") || !path.ends_with(COMPLETIONS) {
+            return Err(wrong(
+                "the URL must be like https://api.openai.com/v1/chat/completions",
+            ));
         }
+        url.set_path(&path);
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -156,18 +170,24 @@ impl Client {
             .map_err(|_| wrong("the TLS client cannot be built; check the CA file"))?;
         Ok(Self {
             http,
-            base: base.clone(),
+            url,
+            provider: settings.provider,
             timeout: settings.timeout,
         })
     }
 
-    /// The address of `segments` below the base, each segment escaped.
-    pub(crate) fn url(&self, segments: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
+    /// Where a model is described. Only `OpenAI` does so, and only for a key that is good.
+    pub(crate) fn model_url(&self, model: &str) -> Option<Url> {
+        if self.provider != Provider::OpenAi {
+            return None;
         }
-        url
+        let mut url = self.url.clone();
+        url.set_path(self.url.path().strip_suffix(COMPLETIONS)?);
+        url.path_segments_mut()
+            .ok()?
+            .pop_if_empty()
+            .extend(["models", model]);
+        Some(url)
     }
 
     pub(crate) fn get(&self, url: Url) -> RequestBuilder {
@@ -184,8 +204,9 @@ impl Client {
         request: RequestBuilder,
         key: &SecretString,
     ) -> Result<Answer, Error> {
-        let request = request.header(AUTHORIZATION, bearer(key)?);
-        let mut response = request.send().await.map_err(|error| self.failed(error))?;
+        let (name, value) = key_header(self.provider, key)?;
+        let sent = request.header(name, value).send();
+        let mut response = sent.await.map_err(|error| self.failed(error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
@@ -213,11 +234,18 @@ impl Client {
     }
 }
 
-fn bearer(key: &SecretString) -> Result<HeaderValue, Error> {
-    let text = Zeroizing::new(format!("Bearer {}", key.expose_secret()));
+/// The header of the key, as Kibana sends it to this provider.
+fn key_header(provider: Provider, key: &SecretString) -> Result<(HeaderName, HeaderValue), Error> {
+    let key = key.expose_secret();
+    let (name, text) = match provider {
+        Provider::OpenAi | Provider::Other => {
+            (AUTHORIZATION, Zeroizing::new(format!("Bearer {key}")))
+        }
+        Provider::AzureOpenAi => (AZURE_KEY, Zeroizing::new(key.to_owned())),
+    };
     let mut value = HeaderValue::from_str(&text).map_err(|_| Error::Key)?;
     value.set_sensitive(true);
-    Ok(value)
+    Ok((name, value))
 }
 
 #[cfg(test)]
@@ -227,19 +255,21 @@ mod tests {
     #[test]
     fn a_model_is_one_segment_whatever_it_is_called() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        for base in ["https://api.openai.com/v1", "https://api.openai.com/v1/"] {
-            let client = Client::new(&Settings::new(base.parse().unwrap())).unwrap();
-            let url = client.url(&["models", "ft:gpt/a?b c"]);
+        let new = |url: &str| Client::new(&Settings::new(url.parse().unwrap(), Provider::OpenAi));
+        for end in ["", "/"] {
+            let client = new(&format!("https://api.openai.com/v1/chat/completions{end}")).unwrap();
+            let url = client.model_url("ft:gpt/a?b c").unwrap();
             assert_eq!(
                 url.as_str(),
                 "https://api.openai.com/v1/models/ft:gpt%2Fa%3Fb%20c"
             );
         }
-        for wrong in ["ftp://host/v1", "https://host/v1?x=1", "data:x"] {
-            assert!(
-                Client::new(&Settings::new(wrong.parse().unwrap())).is_err(),
-                "{wrong}"
-            );
+        for wrong in [
+            "ftp://host/v1/chat/completions",
+            "https://host/v1",
+            "data:x",
+        ] {
+            assert!(new(wrong).is_err(), "{wrong}");
         }
     }
 }

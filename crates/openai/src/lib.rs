@@ -1,7 +1,8 @@
 //! The provider's API: proves with one or two small calls that a key works for a model.
 //!
 //! First `GET /models/{model}`, which costs no tokens; only where its answer proves nothing, one chat completion of at
-//! most 16 tokens, which is what a connector itself would send.
+//! most 16 tokens, which is what a connector itself would send. Azure and compatible servers are asked for the
+//! completion at once: the one has no such page, the others may show it to everybody.
 //!
 //! **Invariant:** the provider's message text is looked at and dropped. A refusal of a key repeats parts of the key,
 //! of a short one all of it.

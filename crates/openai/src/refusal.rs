@@ -11,6 +11,9 @@ use serde_json::Value;
 /// Longest code, type or request id that is kept; real ones are far shorter.
 const WORD_LIMIT: usize = 80;
 
+/// The most that the provider's wish to be left alone is honoured: a broken header must not silence us for ever.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
 /// What is kept of an answer that is no success. Every part is a short word of the provider's own vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -24,7 +27,7 @@ pub struct Refusal {
     pub code: Option<String>,
     /// `x-request-id`, for the provider's support.
     pub request_id: Option<String>,
-    /// How long the provider wants to be left alone.
+    /// How long the provider wants to be left alone, at most ten minutes.
     pub retry_after: Option<Duration>,
 }
 
@@ -90,12 +93,12 @@ impl fmt::Display for Refusal {
 }
 
 /// Keeps a text only if it is a word of an interface: nothing that could be a pasted key with its prefix.
-fn word(text: &str) -> Option<String> {
+pub(crate) fn word(text: &str) -> Option<String> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let ok = !text.is_empty()
         && text.len() <= WORD_LIMIT
         && text.chars().all(is_word)
-        && !text.starts_with("sk-");
+        && !text.contains("sk-");
     ok.then(|| text.to_owned())
 }
 
@@ -106,9 +109,10 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 /// `retry-after-ms` is finer and comes first, as in the provider's own clients.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-    number("retry-after-ms")
+    let asked = number("retry-after-ms")
         .map(Duration::from_millis)
-        .or_else(|| number(RETRY_AFTER.as_str()).map(Duration::from_secs))
+        .or_else(|| number(RETRY_AFTER.as_str()).map(Duration::from_secs))?;
+    Some(asked.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Proves a key.
 
+use keyfleet_core::connector::Provider;
 use keyfleet_core::failure::FailureClass;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -47,13 +48,14 @@ impl Client {
     /// # Errors
     /// See [`Error`]; [`Error::class`] says what it means for a connector.
     pub async fn verify(&self, key: &SecretString, model: &str) -> Result<Verified, Error> {
-        let answer = self
-            .send(self.get(self.url(&["models", model])), key)
-            .await?;
+        let Some(url) = self.model_url(model) else {
+            return self.complete(key, model).await;
+        };
+        let answer = self.send(self.get(url), key).await?;
         if let Some(found) = described(&answer, model) {
             return Ok(Verified {
                 proof: Proof::Model,
-                model_shutdown: found.shutdown_date,
+                model_shutdown: found.shutdown_date.as_deref().and_then(refusal::word),
             });
         }
         if !is_success(&answer) {
@@ -77,10 +79,10 @@ impl Client {
             return completed(&answer);
         }
         let first = read(&answer);
-        if !first.rejects_parameter {
+        if !self.may_not_know_limit(&first) {
             return judge(first);
         }
-        // Servers that are only compatible with OpenAI may know the older name alone.
+        // Servers that are only compatible with OpenAI, and old API versions of Azure, may know the older name alone.
         let answer = self.probe(key, model, "max_tokens").await?;
         if is_success(&answer) {
             completed(&answer)
@@ -90,12 +92,22 @@ impl Client {
     }
 
     async fn probe(&self, key: &SecretString, model: &str, limit: &str) -> Result<Answer, Error> {
-        let body = json!({ "model": model, "messages": [{ "role": "user", "content": "ping" }], limit: PROBE_TOKENS });
-        self.send(
-            self.post(self.url(&["chat", "completions"])).json(&body),
-            key,
-        )
-        .await
+        let mut body =
+            json!({ "messages": [{ "role": "user", "content": "ping" }], limit: PROBE_TOKENS });
+        // Azure's URL names the deployment of a model.
+        if self.provider != Provider::AzureOpenAi {
+            body["model"] = model.into();
+        }
+        self.send(self.post(self.url.clone()).json(&body), key)
+            .await
+    }
+
+    /// What any server says of a parameter that it does not know is free text.
+    fn may_not_know_limit(&self, read: &Read) -> bool {
+        let Refusal { class, status, .. } = read.refusal;
+        let is_plain = matches!(status, 400 | 422) && class == FailureClass::Provider;
+        let is_any_server = self.provider == Provider::Other;
+        read.rejects_parameter || (is_any_server && is_plain && !read.is_tiny_limit)
     }
 }
 

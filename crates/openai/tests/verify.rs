@@ -13,6 +13,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use keyfleet_core::connector::Provider;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_openai::{Client, Error, Proof, Settings, Verified};
 use secrecy::SecretString;
@@ -37,11 +38,17 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, String) {
-    let key = headers
-        .get("authorization")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    assert_eq!(key, "Bearer sk-canary");
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+    let (expected, other) = match uri.path().contains("/deployments/") {
+        true => (("api-key", "sk-canary"), "authorization"),
+        false => (("authorization", "Bearer sk-canary"), "api-key"),
+    };
+    assert_eq!(
+        (header(expected.0), header(other)),
+        (Some(expected.1), None)
+    );
+    let names_model = String::from_utf8_lossy(&body).contains("\"model\"");
+    assert_eq!(names_model, !body.is_empty() && other == "api-key");
     let limit = ["max_completion_tokens", "max_tokens"]
         .into_iter()
         .find(|name| String::from_utf8_lossy(&body).contains(name));
@@ -59,16 +66,25 @@ async fn answer(
 
 /// Verifies against these answers; returns the outcome and the requests that were made.
 async fn verify(answers: &[Scripted]) -> (Result<Verified, Error>, Vec<String>) {
+    verify_at("/v1/chat/completions", Provider::OpenAi, answers).await
+}
+
+/// The same of another provider.
+async fn verify_at(
+    path: &str,
+    provider: Provider,
+    answers: &[Scripted],
+) -> (Result<Verified, Error>, Vec<String>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let fake = Fake {
         answers: Arc::new(Mutex::new(answers.iter().copied().collect())),
         seen: Arc::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}/v1", listener.local_addr().unwrap());
+    let url = format!("http://{}{path}", listener.local_addr().unwrap());
     let client = Client::new(&Settings {
         timeout: Duration::from_millis(300),
-        ..Settings::new(base.parse().unwrap())
+        ..Settings::new(url.parse().unwrap(), provider)
     })
     .unwrap();
     let app = Router::new().fallback(answer).with_state(fake.clone());
@@ -164,12 +180,66 @@ async fn refusals_carry_their_class_and_no_text() {
 }
 
 #[tokio::test]
+async fn azure_is_asked_for_a_completion_in_its_own_way() {
+    let path = "/openai/deployments/gpt/chat/completions?api-version=2024-02-01";
+    let nested = r#"{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint. sk-canary"}}"#;
+    let flat = r#"{"statusCode":401,"message":"Access denied due to missing subscription key. sk-canary"}"#;
+    let unknown = r#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens","type":"invalid_request_error","param":null,"code":null}}"#;
+    let missing = r#"{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}"#;
+    let network = r#"{"error":{"code":"403","message":"Access denied due to Virtual Network/Firewall rules."}}"#;
+    let limited = r#"{"error":{"code":"429","message":"Requests to the ChatCompletions_Create Operation have exceeded call rate limit of your current OpenAI S0 pricing tier."}}"#;
+    let volume = r#"{"statusCode":403,"message":"Out of call volume quota. Quota will be replenished in 10:00."}"#;
+    let (outcome, seen) = verify_at(path, Provider::AzureOpenAi, &[(200, COMPLETION)]).await;
+    assert_eq!(outcome.unwrap().proof, Proof::Completion);
+    assert_eq!(seen, [format!("POST {path} max_completion_tokens")]);
+    let answers = [(400, unknown), (200, COMPLETION)];
+    let (outcome, seen) = verify_at(path, Provider::AzureOpenAi, &answers).await;
+    assert_eq!(outcome.unwrap().proof, Proof::Completion);
+    assert_eq!(seen[1], format!("POST {path} max_tokens"));
+    for (answer, class) in [
+        ((401, nested), FailureClass::Auth),
+        ((401, flat), FailureClass::Auth),
+        ((404, missing), FailureClass::Model),
+        ((403, network), FailureClass::Egress),
+        ((429, limited), FailureClass::RateLimit),
+        ((403, volume), FailureClass::Quota),
+    ] {
+        let (outcome, _) = verify_at(path, Provider::AzureOpenAi, &[answer]).await;
+        let error = outcome.unwrap_err();
+        assert_eq!(error.class(), class, "{answer:?}");
+        assert!(
+            !format!("{error} {error:?}").contains("canary"),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_compatible_server_proves_a_key_by_a_completion_alone() {
+    let path = "/v1/chat/completions";
+    let refused = r#"{"error":"unexpected argument in the request"}"#;
+    let verify = async |answers: &[Scripted]| verify_at(path, Provider::Other, answers).await;
+    let (outcome, seen) = verify(&[(400, refused), (200, COMPLETION)]).await;
+    assert_eq!(outcome.unwrap().proof, Proof::Completion);
+    let both = ["max_completion_tokens", "max_tokens"];
+    assert_eq!(seen, both.map(|limit| format!("POST {path} {limit}")));
+    let (outcome, seen) = verify(&[(401, r#"{"error":"Unauthorized"}"#)]).await;
+    assert_eq!(
+        (outcome.unwrap_err().class(), seen.len()),
+        (FailureClass::Auth, 1)
+    );
+}
+
+#[tokio::test]
 async fn no_server_is_a_network_failure() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}/v1", listener.local_addr().unwrap());
+    let url = format!(
+        "http://{}/v1/chat/completions",
+        listener.local_addr().unwrap()
+    );
     drop(listener);
-    let client = Client::new(&Settings::new(base.parse().unwrap())).unwrap();
+    let client = Client::new(&Settings::new(url.parse().unwrap(), Provider::OpenAi)).unwrap();
     let error = client
         .verify(&SecretString::from("sk-canary"), "gpt-5.2")
         .await

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::client::Client;
 use crate::kibana::{self, Licence, Version};
 use crate::openai;
+use crate::proxy;
 use crate::server::Server;
 
 /// Simulated Kibana and OpenAI that hold state, follow the rules of their version and fail on demand.
@@ -28,6 +29,8 @@ enum Command {
     Kibana(KibanaArguments),
     /// Simulates the OpenAI API until it is told to end.
     Openai(OpenAiArguments),
+    /// Runs an HTTP proxy that lists what it forwarded (`keyfleet-sim log`).
+    Proxy(ProxyArguments),
     /// Shows, sets or clears the fault switches of a running simulator.
     #[command(after_help = FAULT_HELP)]
     Fault {
@@ -147,6 +150,19 @@ struct OpenAiArguments {
     delay_ms: u64,
 }
 
+#[derive(Args)]
+struct ProxyArguments {
+    /// Where to listen; port 0 takes any free port.
+    #[arg(long, default_value = "127.0.0.1:3128")]
+    listen: SocketAddr,
+    /// The `user:password` that it wants.
+    #[arg(long)]
+    user: Option<String>,
+    /// A destination (`host:port`) that it refuses; repeat it for more.
+    #[arg(long)]
+    deny: Vec<String>,
+}
+
 /// Without the arguments, which may hold keys.
 impl std::fmt::Debug for Arguments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -165,6 +181,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             serve(&label, kibana::start(arguments.into()).await?).await
         }
         Command::Openai(arguments) => serve("openai", openai::start(arguments.into()).await?).await,
+        Command::Proxy(arguments) => serve("proxy", proxy::start(arguments.into()).await?).await,
         Command::Fault { url, clear, faults } => {
             print(&Client::new(&url)?.faults(clear, faults).await?)
         }
@@ -220,6 +237,16 @@ impl From<KibanaArguments> for kibana::Options {
             provider_timeout: Duration::from_millis(arguments.provider_timeout_ms),
             state_file: arguments.state,
             ..Self::new(arguments.version, arguments.api_key)
+        }
+    }
+}
+
+impl From<ProxyArguments> for proxy::Options {
+    fn from(arguments: ProxyArguments) -> Self {
+        Self {
+            listen: arguments.listen,
+            user: arguments.user,
+            deny: arguments.deny,
         }
     }
 }

@@ -16,11 +16,15 @@
 //! Classes of Kibana: `connector`, `connectors`, `execute`, `connector_types`, `status`, `spaces`, `alerting_health`,
 //! `internal`, `other`. Classes of OpenAI: `models`, `chat`, `other`.
 
+//!
+//! [`proxy::start`] is a small HTTP proxy that lists what it was asked for under the same `/_sim/requests`.
+
 pub mod cli;
 mod client;
 mod fault;
 pub mod kibana;
 mod log;
 pub mod openai;
+pub mod proxy;
 mod reply;
 pub mod server;

@@ -57,6 +57,14 @@ pub struct Server {
 }
 
 impl Server {
+    pub(crate) fn new(address: SocketAddr, stop: CancellationToken, tasks: JoinSet<()>) -> Self {
+        Self {
+            address,
+            stop,
+            tasks,
+        }
+    }
+
     /// The base address without a trailing slash, for example `http://127.0.0.1:5601`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -96,11 +104,7 @@ pub(crate) async fn serve<S: Simulated>(
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(accept(listener, simulated, stop.clone()));
-    Ok(Server {
-        address,
-        stop,
-        tasks,
-    })
+    Ok(Server::new(address, stop, tasks))
 }
 
 async fn accept<S: Simulated>(listener: TcpListener, simulated: Arc<S>, stop: CancellationToken) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Execution, Space, Status};
 use crate::error::Error;
+use crate::text::word;
 
 /// The plugins without which no connector works; the whole can be `available` without them.
 const PLUGINS: [&str; 5] = [
@@ -88,11 +89,9 @@ impl StatusBody {
         });
         Ok(Status {
             version: release,
-            uuid: self.uuid,
-            name: self.name,
-            flavor: version
-                .build_flavor
-                .unwrap_or_else(|| "traditional".to_owned()),
+            uuid: word(&self.uuid),
+            name: word(&self.name),
+            flavor: word(version.build_flavor.as_deref().unwrap_or("traditional")),
             available: status == 200 && levels_usable,
         })
     }

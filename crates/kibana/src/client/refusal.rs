@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Answer;
 use crate::error::Error;
+use crate::text::one_line;
 
 /// The most of Kibana's words that is kept.
 const TEXT_CHARS_MAX: usize = 300;
@@ -92,10 +93,7 @@ fn safe_text(text: &str) -> String {
     let about_id = text.contains("Predefined IDs") || text.starts_with("Connector ID ");
     let about_type = text.starts_with("Action type ") && text.ends_with("is not registered.");
     if about_config || about_id || about_type {
-        text.chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(TEXT_CHARS_MAX)
-            .collect()
+        one_line(text, TEXT_CHARS_MAX)
     } else if text.contains("secrets") {
         "the secrets are not of the form that this Kibana wants".to_owned()
     } else {

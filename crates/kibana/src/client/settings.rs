@@ -1,5 +1,6 @@
 //! What a client is told, and the checks of it.
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
@@ -27,7 +28,7 @@ pub enum Credentials {
 }
 
 /// What a client needs to know.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where Kibana answers, with `server.basePath` if it has one, without a space.
     pub url: Url,
@@ -35,12 +36,32 @@ pub struct Settings {
     pub credentials: Credentials,
     /// Certificates in PEM that alone are trusted; `None` trusts what the system trusts.
     pub ca_pem: Option<Vec<u8>>,
-    /// An HTTP proxy between agent and Kibana. The environment's proxy settings are never read.
+    /// An HTTP proxy between agent and Kibana, with credentials if it wants some: `http://user:password@host:port`. The
+    /// environment's proxy settings are never read.
     pub proxy: Option<Url>,
     /// The deadline of every call but `execute`.
     pub timeout: Duration,
     /// The deadline of `execute`, which waits for the provider.
     pub probe_timeout: Duration,
+}
+
+/// Without the credentials that a proxy's URL may hold.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("url", &self.url.as_str())
+            .field("credentials", &self.credentials)
+            .field("proxy", &self.proxy.as_ref().map(address))
+            .field("timeout", &self.timeout)
+            .field("probe_timeout", &self.probe_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Host and port alone.
+pub(super) fn address(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    format!("{host}:{}", url.port_or_known_default().unwrap_or_default())
 }
 
 pub(super) fn unusable(problem: impl Into<String>) -> Error {
@@ -121,6 +142,23 @@ mod tests {
             };
             assert!(problem.contains("credential"), "{problem}");
         }
+    }
+
+    #[test]
+    fn debug_shows_the_proxy_without_its_credentials() {
+        let settings = Settings {
+            url: "https://kibana.example".parse().unwrap(),
+            credentials: Credentials::ApiKey(SecretString::from("canary")),
+            ca_pem: None,
+            proxy: Some("http://me:canary@proxy.example:3128".parse().unwrap()),
+            timeout: Duration::from_secs(1),
+            probe_timeout: Duration::from_secs(1),
+        };
+        let text = format!("{settings:?}");
+        assert!(
+            text.contains("proxy.example:3128") && !text.contains("canary"),
+            "{text}"
+        );
     }
 
     #[test]

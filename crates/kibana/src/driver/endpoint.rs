@@ -2,8 +2,14 @@
 
 use url::Url;
 
+use super::is_plain_text;
+
+use crate::text::one_line;
+
 /// The path that Kibana's OpenAI connectors need: they post to the URL as it stands.
 const COMPLETIONS: &str = "/chat/completions";
+/// The most of a URL that is shown.
+const SHOWN_CHARS_MAX: usize = 300;
 /// Query parameters in which gateways take credentials. Config is readable by everyone who may read connectors.
 const CREDENTIAL_PARAMETERS: [&str; 6] = [
     "api-key",
@@ -26,6 +32,7 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
             "must not hold a user or password: everyone who may read connectors sees it".to_owned(),
         );
     }
+    check_authority(text, &url)?;
     if url.fragment().is_some() {
         return Err("must not have a part after `#`; remove it".to_owned());
     }
@@ -40,6 +47,31 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
         );
     }
     Ok(url)
+}
+
+/// Readers of URLs differ in how they mend one: a backslash, a tab, a dot too many, letters beyond ASCII, an address as
+/// one number. So the host must stand there as every reader writes it, and nobody can read another one.
+fn check_authority(text: &str, url: &Url) -> Result<(), String> {
+    let host = url.host_str().unwrap_or_default();
+    let plain = format!("{}://{host}", url.scheme());
+    let written = text.get(..plain.len()).unwrap_or_default();
+    let rest = text.get(plain.len()..).unwrap_or_default();
+    let after_port = rest.strip_prefix(':').map_or(rest, |port| {
+        port.trim_start_matches(|c: char| c.is_ascii_digit())
+    });
+    let ends = after_port.is_empty() || after_port.starts_with(['/', '?', '#']);
+    if !written.eq_ignore_ascii_case(&plain) || !ends {
+        return Err(format!(
+            "names its host in a way that not every reader understands alike; write {plain} and then the path"
+        ));
+    }
+    if host.ends_with('.') {
+        return Err("has a dot at the end of its host; remove it".to_owned());
+    }
+    if text.contains('\\') || !is_plain_text(text) {
+        return Err("holds a backslash or a character that nobody sees; remove it".to_owned());
+    }
+    Ok(())
 }
 
 /// Kibana takes any URL and only the first live call shows that the path is wrong; so it is checked here.
@@ -62,8 +94,28 @@ pub(super) fn check_completions(url: &Url) -> Result<(), String> {
         if base.is_empty() { "/v1" } else { base }
     ));
     Err(format!(
-        "Kibana posts to this URL as it stands, so it must end with {COMPLETIONS}; write {whole}"
+        "Kibana posts to this URL as it stands, so it must end with {COMPLETIONS}; write {}",
+        one_line(whole.as_str(), SHOWN_CHARS_MAX)
     ))
+}
+
+/// Azure has a URL for each deployment of a model, and takes no request without its `api-version`.
+pub(super) fn check_azure(url: &Url) -> Result<(), String> {
+    let example = "write the whole URL of the deployment, such as \
+        https://RESOURCE.openai.azure.com/openai/deployments/DEPLOYMENT/chat/completions?api-version=VERSION";
+    let path = url.path().trim_end_matches('/');
+    let before = path.strip_suffix(COMPLETIONS);
+    let deployment = before.and_then(|path| path.rsplit_once("/deployments/"));
+    if !deployment.is_some_and(|(_, name)| !name.is_empty() && !name.contains('/')) {
+        return Err(format!("must name the deployment of the model; {example}"));
+    }
+    let is_version = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
+        name == "api-version" && !value.is_empty()
+    };
+    if !url.query_pairs().any(is_version) {
+        return Err(format!("must name the api-version; {example}"));
+    }
+    Ok(())
 }
 
 /// A URL found in Kibana, for people: what may be a credential is left out.
@@ -77,10 +129,11 @@ pub(super) fn shown(text: &str) -> String {
     let _ = url.set_password(None);
     url.set_query(None);
     url.set_fragment(None);
+    let shown = one_line(url.as_str(), SHOWN_CHARS_MAX);
     if hidden {
-        format!("{url} (with a user or query that is not shown)")
+        format!("{shown} (with a user or query that is not shown)")
     } else {
-        url.to_string()
+        shown
     }
 }
 
@@ -145,6 +198,85 @@ mod tests {
             "key in its query",
         );
         check("", "is not a URL");
+    }
+
+    #[test]
+    fn azure_needs_deployment_and_api_version() {
+        for (text, says) in [
+            (
+                "https://r.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
+                "",
+            ),
+            (
+                "https://gateway.example/team/deployments/gpt/chat/completions/?api-version=2024-10-21&tenant=a",
+                "",
+            ),
+            (
+                "https://r.openai.azure.com/openai/deployments/gpt/chat/completions",
+                "api-version",
+            ),
+            (
+                "https://r.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=",
+                "api-version",
+            ),
+            (
+                "https://r.openai.azure.com/openai/deployments//chat/completions?api-version=1",
+                "deployment",
+            ),
+            (
+                "https://r.openai.azure.com/openai/deployments/a/b/chat/completions?api-version=1",
+                "deployment",
+            ),
+            (
+                "https://r.openai.azure.com/openai/v1/chat/completions",
+                "deployment",
+            ),
+            ("https://r.openai.azure.com", "deployment"),
+        ] {
+            let problem = check_azure(&parse(text).unwrap()).err().unwrap_or_default();
+            assert_eq!(problem.is_empty(), says.is_empty(), "{text}: {problem}");
+            assert!(problem.contains(says), "{text}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_host_stands_there_as_every_reader_reads_it() {
+        let with = |authority: &str| format!("https://{authority}/v1/chat/completions");
+        for good in [
+            "api.openai.com",
+            "API.OpenAI.com:443",
+            "[::1]:9100",
+            "10.0.0.1",
+            "xn--pi-xqa.example",
+        ] {
+            check(&with(good), "");
+        }
+        let alike = "not every reader understands alike";
+        for bad in [
+            "аpi.openai.com",
+            "api。openai。com",
+            "api.openai%2ecom",
+            "2130706433",
+            "0x7f.1",
+            "127.1",
+            "[0:0:0:0:0:0:0:1]",
+            "api.openai.com\\@evil.example",
+            "evil.example\\.api.openai.com",
+            "/api.openai.com",
+        ] {
+            check(&with(bad), alike);
+        }
+        check(&with("api.openai.com."), "dot at the end");
+        check(&with("api.openai.com@evil.example"), "user or password");
+        check("https:api.openai.com/v1/chat/completions", alike);
+        check("https:\\\\api.openai.com/v1/chat/completions", alike);
+        check("https://api.op\tenai.com/v1/chat/completions", alike);
+        check("\thttps://api.openai.com/v1/chat/completions", alike);
+        check("https://api.openai.com/v1\\chat/completions", "backslash");
+        check(
+            "https://api.openai.com/\u{202e}v1/chat/completions",
+            "nobody sees",
+        );
     }
 
     #[test]

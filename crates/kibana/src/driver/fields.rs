@@ -5,11 +5,14 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::{Difference, InvalidConfig, endpoint};
+use super::{Difference, InvalidConfig, NOT_PLAIN, endpoint, is_plain_text};
+use crate::text::one_line;
 use crate::version::Version;
 
 /// The most of a foreign value that is shown.
 const SHOWN_CHARS_MAX: usize = 120;
+/// The most bytes of a config: far beyond any real one. A deployment's whole desired state travels in one message.
+const CONFIG_BYTES_MAX: usize = 16 * 1024;
 /// Headers that hold credentials or that Kibana writes itself.
 const HEADERS_REFUSED: [&str; 4] = [
     "authorization",
@@ -78,6 +81,9 @@ impl Field {
 /// The config as an object: texts trimmed, empty maps left out, keys sorted, whole numbers without a fraction.
 pub(super) fn parse(config_json: &str) -> Result<Map<String, Value>, Vec<InvalidConfig>> {
     let invalid = |problem: String| vec![InvalidConfig::new("config", problem)];
+    if config_json.len() > CONFIG_BYTES_MAX {
+        return Err(invalid(format!("is larger than {CONFIG_BYTES_MAX} bytes")));
+    }
     let config: Value = serde_json::from_str(config_json)
         .map_err(|error| invalid(format!("is not JSON ({error})")))?;
     let kind = kind_of(&config);
@@ -99,7 +105,7 @@ pub(super) fn check(table: &[Field], config: &Map<String, Value>) -> Vec<Invalid
                     .map(|field| field.name)
                     .collect::<Vec<_>>()
                     .join(", ");
-                let name = printable(name);
+                let name = one_line(name, SHOWN_CHARS_MAX);
                 invalid.push(InvalidConfig::new(
                     format!("config.{name}"),
                     format!("is not a field of this connector; known are {known}"),
@@ -124,14 +130,22 @@ pub(super) fn check_version(
     version: &Version,
 ) -> Vec<InvalidConfig> {
     let too_new = |field: &&Field| config.contains_key(field.name) && field.since > *version;
-    let explain = |field: &Field| InvalidConfig::new(field.path(), needs(field.since, version));
+    let explain = |field: &Field| {
+        let Version { major, minor, .. } = field.since;
+        let problem = format!(
+            "needs Kibana {major}.{minor} or newer, and this one is {version}; name {} in ifSupported to leave it out \
+             there, or upgrade that Kibana",
+            field.name
+        );
+        InvalidConfig::new(field.path(), problem)
+    };
     table.iter().filter(too_new).map(explain).collect()
 }
 
-/// The sentence for something that a Kibana is too old for.
+/// The sentence for something that a Kibana is too old for and that cannot be left out.
 pub(super) fn needs(since: Version, version: &Version) -> String {
     format!(
-        "needs Kibana {}.{} or newer, and this one is {version}; leave it out there or upgrade that Kibana",
+        "needs Kibana {}.{} or newer, and this one is {version}; select other deployments or upgrade that Kibana",
         since.major, since.minor
     )
 }
@@ -181,8 +195,8 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("is blank; write a value or remove the line".to_owned());
     }
-    if text.chars().any(char::is_control) {
-        return Err("holds a line break or another control character; remove it".to_owned());
+    if !is_plain_text(text) {
+        return Err(NOT_PLAIN.to_owned());
     }
     if matches!(kind, Kind::Url) {
         endpoint::parse(text)?;
@@ -197,7 +211,7 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
 
 fn check_headers(headers: &Map<String, Value>, invalid: &mut Vec<InvalidConfig>) {
     for (name, value) in headers {
-        let shown = printable(name);
+        let shown = one_line(name, SHOWN_CHARS_MAX);
         if let Err(problem) = check_header(name, value) {
             invalid.push(InvalidConfig::new(
                 format!("config.headers.{shown}"),
@@ -267,12 +281,6 @@ fn shown_json(value: &Value) -> String {
     } else {
         kind_of(value).to_owned()
     }
-}
-
-/// A foreign text without what could move a terminal's cursor, and not too long.
-fn printable(text: &str) -> String {
-    let shown = text.chars().filter(|c| !c.is_control());
-    shown.take(SHOWN_CHARS_MAX).collect()
 }
 
 fn is_set(value: &Value) -> bool {
@@ -345,9 +353,12 @@ fn shown(kind: Kind, value: &Value) -> String {
         (Kind::Url, Value::String(text)) => endpoint::shown(text),
         (Kind::Headers, Value::Object(map)) => {
             let names = map.keys().map(String::as_str).collect::<Vec<_>>();
-            format!("the headers {}", printable(&names.join(", ")))
+            format!(
+                "the headers {}",
+                one_line(&names.join(", "), SHOWN_CHARS_MAX)
+            )
         }
-        (_, Value::String(text)) => printable(text),
+        (_, Value::String(text)) => one_line(text, SHOWN_CHARS_MAX),
         (_, Value::Number(number)) => number.to_string(),
         (_, Value::Bool(flag)) => flag.to_string(),
         (_, other) => kind_of(other).to_owned(),

@@ -2,12 +2,18 @@
 //!
 //! Deprecated since Kibana 9.5 and gone from its pages in 9.6, where the API still creates and edits it.
 
+mod providers;
+
+use keyfleet_core::connector::Provider as Api;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use url::Url;
 
-use super::fields::{self, Field, Kind};
-use super::{Difference, Driver, InvalidConfig, ProbeResult, check_display_name, endpoint, probe};
+use self::providers::{PROVIDERS, Provider, V8_9};
+use super::fields;
+use super::{
+    Difference, Driver, Feature, InvalidConfig, ProbeResult, check_display_name, endpoint, probe,
+};
 use crate::api::{Execution, Observed};
 use crate::version::Version;
 use crate::write::Write;
@@ -17,88 +23,8 @@ const PROVIDER: &str = "apiProvider";
 const URL: &str = "apiUrl";
 const MODEL: &str = "defaultModel";
 
-/// Enough for an answer of every model without reasoning; a model with reasoning refuses in a way that still proves
-/// the key. `max_tokens` is refused by newer models.
-const PROBE_TOKENS: u32 = 16;
 /// From this length a secret cannot be an ordinary word of a URL or a name.
 const SECRET_CHARS_SEARCHED: usize = 8;
-
-const V8_9: Version = Version::OLDEST;
-const V8_11: Version = Version::new(8, 11, 0);
-const V8_14: Version = Version::new(8, 14, 0);
-const V8_17: Version = Version::new(8, 17, 0);
-const V8_18: Version = Version::new(8, 18, 0);
-const V9_1: Version = Version::new(9, 1, 0);
-const V9_2: Version = Version::new(9, 2, 0);
-const V9_3: Version = Version::new(9, 3, 0);
-
-/// A value of `apiProvider`: each has its own strict schema.
-#[derive(Debug)]
-struct Provider {
-    name: &'static str,
-    since: Version,
-    /// False: Kibana knows it and Keyfleet cannot spread it yet.
-    is_supported: bool,
-    fields: &'static [Field],
-}
-
-/// Adding a provider: `is_supported`, its rule for `apiUrl` in [`check_endpoint`], its probe in [`Driver::probe`].
-static PROVIDERS: [Provider; 3] = [
-    Provider {
-        name: "OpenAI",
-        since: V8_9,
-        is_supported: true,
-        fields: &OPENAI,
-    },
-    Provider {
-        name: "Azure OpenAI",
-        since: V8_9,
-        is_supported: false,
-        fields: &AZURE,
-    },
-    Provider {
-        name: "Other",
-        since: V8_17,
-        is_supported: false,
-        fields: &OTHER,
-    },
-];
-
-// First releases: kibana#157228 (the type), #179026 (headers), #213117 (organization and project), #228371 (context
-// window), #232097 (function calling), #239806 (temperature). The release of `defaultModel` is not confirmed: 8.11 is
-// the oldest whose sources have it.
-static OPENAI: [Field; 8] = [
-    Field::required(PROVIDER, V8_9, Kind::Text),
-    Field::required(URL, V8_9, Kind::Url),
-    Field::defaulted(MODEL, V8_11, Kind::Text),
-    Field::optional("organizationId", V8_18, Kind::Text),
-    Field::optional("projectId", V8_18, Kind::Text),
-    Field::optional("headers", V8_14, Kind::Headers),
-    Field::optional("contextWindowLength", V9_2, Kind::Count),
-    Field::optional("temperature", V9_3, Kind::Temperature),
-];
-static AZURE: [Field; 6] = [
-    Field::required(PROVIDER, V8_9, Kind::Text),
-    Field::required(URL, V8_9, Kind::Url),
-    Field::optional(MODEL, V9_2, Kind::Text),
-    Field::optional("headers", V8_14, Kind::Headers),
-    Field::optional("contextWindowLength", V9_2, Kind::Count),
-    Field::optional("temperature", V9_3, Kind::Temperature),
-];
-static OTHER: [Field; 8] = [
-    Field::required(PROVIDER, V8_17, Kind::Text),
-    Field::required(URL, V8_17, Kind::Url),
-    Field::required(MODEL, V8_17, Kind::Text),
-    Field::optional("headers", V8_17, Kind::Headers),
-    Field::optional("contextWindowLength", V9_2, Kind::Count),
-    Field::optional("temperature", V9_3, Kind::Temperature),
-    Field::defaulted(
-        "verificationMode",
-        V9_1,
-        Kind::OneOf(&["full", "certificate", "none"]),
-    ),
-    Field::optional("enableNativeFunctionCalling", V9_2, Kind::Flag),
-];
 
 /// The driver of `.gen-ai`.
 #[derive(Debug)]
@@ -125,6 +51,48 @@ impl Driver for GenAi {
         } else {
             Err(problems)
         }
+    }
+
+    fn for_version(&self, config_json: &str, if_supported: &[String], version: &Version) -> String {
+        let Ok(mut config) = accept(config_json) else {
+            return config_json.to_owned();
+        };
+        let provider = config.provider;
+        let is_left_out = |name: &String| {
+            let may_go = if_supported.contains(name);
+            let field = provider.field(name);
+            may_go && field.is_some_and(|field| !field.is_required && field.since > *version)
+        };
+        config.fields.retain(|name, _| !is_left_out(name));
+        Value::Object(config.fields).to_string()
+    }
+
+    fn check_if_supported(
+        &self,
+        config_json: &str,
+        if_supported: &[String],
+    ) -> Result<(), InvalidConfig> {
+        let config = accept(config_json).map_err(|_| {
+            InvalidConfig::new("ifSupported", "cannot be read without a good config")
+        })?;
+        for (index, name) in if_supported.iter().enumerate() {
+            if let Some(problem) = config.must_stay(name) {
+                return Err(InvalidConfig::new(format!("ifSupported[{index}]"), problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        let of = |provider: &'static Provider| {
+            provider.fields.iter().map(|field| Feature {
+                provider: provider.name,
+                field: field.name,
+                is_required: field.is_required,
+                since: field.since,
+            })
+        };
+        PROVIDERS.iter().flat_map(of).collect()
     }
 
     fn canonical(&self, config_json: &str) -> Result<String, Vec<InvalidConfig>> {
@@ -191,15 +159,14 @@ impl Driver for GenAi {
     }
 
     fn probe(&self, config_json: &str) -> Value {
-        let mut body = json!({
-            "messages": [{"role": "user", "content": "ping"}],
-            "max_completion_tokens": PROBE_TOKENS,
-        });
-        // Without a model Kibana fills in the connector's own.
-        if let (Some(model), Value::Object(fields)) = (self.model(config_json), &mut body) {
-            fields.insert("model".to_owned(), Value::String(model));
-        }
-        json!({"subAction": "test", "subActionParams": {"body": body.to_string()}})
+        probe::params(probe::LIMIT, self.probed_model(config_json))
+    }
+
+    fn probe_again(&self, config_json: &str, execution: &Execution) -> Option<Value> {
+        let provider = provider_of(config_json);
+        let is_any_server = provider.is_some_and(|provider| provider.api == Api::Other);
+        probe::refuses_limit(execution, is_any_server)
+            .then(|| probe::params(probe::OLD_LIMIT, self.probed_model(config_json)))
     }
 
     fn read_probe(&self, execution: &Execution) -> ProbeResult {
@@ -209,6 +176,10 @@ impl Driver for GenAi {
     fn destination(&self, config_json: &str) -> Option<Url> {
         let fields = fields::parse(config_json).ok()?;
         endpoint::parse(fields.get(URL)?.as_str()?).ok()
+    }
+
+    fn provider(&self, config_json: &str) -> Option<Api> {
+        provider_of(config_json).map(|provider| provider.api)
     }
 
     fn model(&self, config_json: &str) -> Option<String> {
@@ -221,6 +192,15 @@ impl Driver for GenAi {
     }
 }
 
+impl GenAi {
+    /// The model that a probe names. Without one Kibana fills in the connector's own, but not for `Other`.
+    fn probed_model(&self, config_json: &str) -> Option<String> {
+        let takes_model =
+            provider_of(config_json).is_none_or(|provider| provider.api != Api::AzureOpenAi);
+        self.model(config_json).filter(|_| takes_model)
+    }
+}
+
 /// A config that passed every check that needs no version.
 struct Config {
     provider: &'static Provider,
@@ -228,6 +208,29 @@ struct Config {
 }
 
 impl Config {
+    /// Why a field cannot be left out where a Kibana is too old for it; `None` where it can.
+    fn must_stay(&self, name: &str) -> Option<String> {
+        let provider = self.provider;
+        let Some(field) = provider.field(name) else {
+            return Some(format!(
+                "is not a field of {TYPE} with the provider {}",
+                provider.name
+            ));
+        };
+        if !self.fields.contains_key(name) {
+            return Some(format!("names {name}, which the config does not have"));
+        }
+        if field.is_required {
+            return Some(format!("names {name}, without which no connector works"));
+        }
+        (field.since <= provider.since).then(|| {
+            format!(
+                "names {name}, which every Kibana with the provider {} has; remove it here",
+                provider.name
+            )
+        })
+    }
+
     fn too_new_for(&self, version: &Version) -> Vec<InvalidConfig> {
         if *version < V8_9 {
             return vec![InvalidConfig::new("type", fields::needs(V8_9, version))];
@@ -244,13 +247,13 @@ impl Config {
 
 fn accept(config_json: &str) -> Result<Config, Vec<InvalidConfig>> {
     let fields = fields::parse(config_json)?;
-    let provider = provider(&fields)
+    let provider = Provider::of(&fields)
         .map_err(|problem| vec![InvalidConfig::new(format!("config.{PROVIDER}"), problem)])?;
     let mut invalid = fields::check(provider.fields, &fields);
     for unknown in &mut invalid {
-        explain_foreign(provider, unknown);
+        provider.explain_foreign(unknown);
     }
-    invalid.extend(check_endpoint(&fields));
+    invalid.extend(provider.check_endpoint(&fields));
     if invalid.is_empty() {
         Ok(Config { provider, fields })
     } else {
@@ -258,55 +261,8 @@ fn accept(config_json: &str) -> Result<Config, Vec<InvalidConfig>> {
     }
 }
 
-fn provider(fields: &Map<String, Value>) -> Result<&'static Provider, String> {
-    let supported: Vec<_> = PROVIDERS
-        .iter()
-        .filter(|provider| provider.is_supported)
-        .map(|p| p.name)
-        .collect();
-    let supported = supported.join(" or ");
-    let Some(value) = fields.get(PROVIDER) else {
-        return Err(format!("is missing; write {supported}"));
-    };
-    let known = value
-        .as_str()
-        .and_then(|name| PROVIDERS.iter().find(|provider| provider.name == name));
-    match known {
-        Some(provider) if provider.is_supported => Ok(provider),
-        Some(provider) => Err(format!(
-            "{} is not supported yet by this version; write {supported}",
-            provider.name
-        )),
-        None => Err(format!(
-            "is not a provider that Kibana knows; write {supported}"
-        )),
-    }
-}
-
-/// A field of another provider gets a better sentence than an unknown one.
-fn explain_foreign(provider: &Provider, unknown: &mut InvalidConfig) {
-    let has = |provider: &Provider, path: &str| {
-        provider
-            .fields
-            .iter()
-            .any(|field| path.strip_prefix("config.") == Some(field.name))
-    };
-    if has(provider, &unknown.field) {
-        return;
-    }
-    if let Some(owner) = PROVIDERS.iter().find(|other| has(other, &unknown.field)) {
-        unknown.problem = format!(
-            "belongs to the provider {}, not to {}; remove it",
-            owner.name, provider.name
-        );
-    }
-}
-
-/// Says nothing about a URL that the table refuses already.
-fn check_endpoint(fields: &Map<String, Value>) -> Option<InvalidConfig> {
-    let url = endpoint::parse(fields.get(URL)?.as_str()?).ok()?;
-    let problem = endpoint::check_completions(&url).err()?;
-    Some(InvalidConfig::new(format!("config.{URL}"), problem))
+fn provider_of(config_json: &str) -> Option<&'static Provider> {
+    Provider::of(&fields::parse(config_json).ok()?).ok()
 }
 
 /// The last look at a key before it goes out. The key is never repeated in an error.

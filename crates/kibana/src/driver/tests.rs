@@ -2,8 +2,10 @@
 
 mod comparison;
 mod definitions;
+mod matrix;
 mod probes;
 mod properties;
+mod versions;
 
 use serde_json::{Value, json};
 
@@ -12,17 +14,39 @@ use crate::api::Observed;
 
 const URL: &str = "https://api.openai.com/v1/chat/completions";
 const KEY: &str = "sk-proj-canary-0123456789";
-/// When each field appeared, written a second time so that the driver's table is not its own judge.
-const SINCE: [(&str, u16, u16); 8] = [
-    ("apiProvider", 8, 9),
-    ("apiUrl", 8, 9),
-    ("defaultModel", 8, 11),
-    ("headers", 8, 14),
-    ("organizationId", 8, 18),
-    ("projectId", 8, 18),
-    ("contextWindowLength", 9, 2),
-    ("temperature", 9, 3),
+const AZURE_URL: &str =
+    "https://r.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21";
+/// When each field of a provider appeared, written a second time so that the driver's table is not its own judge.
+const SINCE: [(&str, &str, (u16, u16)); 22] = [
+    ("OpenAI", "apiProvider", (8, 9)),
+    ("OpenAI", "apiUrl", (8, 9)),
+    ("OpenAI", "defaultModel", (8, 11)),
+    ("OpenAI", "headers", (8, 14)),
+    ("OpenAI", "organizationId", (8, 18)),
+    ("OpenAI", "projectId", (8, 18)),
+    ("OpenAI", "contextWindowLength", (9, 2)),
+    ("OpenAI", "temperature", (9, 3)),
+    ("Azure OpenAI", "apiProvider", (8, 9)),
+    ("Azure OpenAI", "apiUrl", (8, 9)),
+    ("Azure OpenAI", "headers", (8, 14)),
+    ("Azure OpenAI", "defaultModel", (9, 2)),
+    ("Azure OpenAI", "contextWindowLength", (9, 2)),
+    ("Azure OpenAI", "temperature", (9, 3)),
+    ("Other", "apiProvider", (8, 17)),
+    ("Other", "apiUrl", (8, 17)),
+    ("Other", "defaultModel", (8, 17)),
+    ("Other", "headers", (8, 17)),
+    ("Other", "verificationMode", (9, 1)),
+    ("Other", "contextWindowLength", (9, 2)),
+    ("Other", "enableNativeFunctionCalling", (9, 2)),
+    ("Other", "temperature", (9, 3)),
 ];
+
+/// The first Kibana that has a field for a provider.
+fn since(provider: &str, field: &str) -> Option<(u16, u16)> {
+    let row = SINCE.iter().find(|row| (row.0, row.1) == (provider, field));
+    row.map(|row| row.2)
+}
 
 fn gen_ai() -> &'static dyn Driver {
     driver(".gen-ai").unwrap()
@@ -39,6 +63,31 @@ fn config(extra: &Value) -> String {
         }
     }
     config.to_string()
+}
+
+/// A good config of Azure OpenAI.
+fn azure() -> Value {
+    json!({"apiProvider": "Azure OpenAI", "apiUrl": AZURE_URL})
+}
+
+/// A good config of a server that is only compatible with OpenAI.
+fn other() -> Value {
+    json!({"apiProvider": "Other", "apiUrl": "http://llm.example/v1/chat/completions", "defaultModel": "llama"})
+}
+
+/// A good value for a field that is not required.
+fn value_of(field: &str) -> Option<Value> {
+    Some(match field {
+        "defaultModel" => json!("gpt-4.1"),
+        "headers" => json!({"X-Team": "soc"}),
+        "organizationId" => json!("org-1"),
+        "projectId" => json!("proj_1"),
+        "contextWindowLength" => json!(8000),
+        "temperature" => json!(0.2),
+        "verificationMode" => json!("certificate"),
+        "enableNativeFunctionCalling" => json!(true),
+        _ => return None,
+    })
 }
 
 /// A connector as Kibana shows it.

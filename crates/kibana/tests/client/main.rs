@@ -6,6 +6,7 @@
 
 mod bad_answers;
 mod calls;
+mod fuzz;
 mod preflight;
 mod support;
 mod tls;

@@ -183,13 +183,20 @@ impl Raw {
 
     /// Answers one request; gives back its head in lower case.
     pub(crate) async fn answer(&self, bytes: impl AsRef<[u8]>) -> String {
-        let mut stream = self.accept().await;
-        let head = read_head(&mut stream).await;
-        // The client may hang up early; that is what some tests want.
-        let _ = stream.write_all(bytes.as_ref()).await;
-        let _ = stream.shutdown().await;
-        head
+        answer_with(self.accept().await, |_| bytes.as_ref()).await
     }
+}
+
+/// Answers the one request of a connection with what is chosen by its head; gives back the head in lower case.
+pub(crate) async fn answer_with<'a>(
+    mut stream: TcpStream,
+    choose: impl FnOnce(&str) -> &'a [u8],
+) -> String {
+    let head = read_head(&mut stream).await;
+    // The client may hang up early; that is what some tests want.
+    let _ = stream.write_all(choose(&head)).await;
+    let _ = stream.shutdown().await;
+    head
 }
 
 /// Reads until the empty line; requests of these tests fit into one or two segments.

@@ -1,8 +1,9 @@
-//! `POST /v1/chat/completions`.
+//! `POST /v1/chat/completions`, and the same of Azure and of compatible servers.
 
 use serde_json::{Value, json};
 
 use super::OpenAi;
+use super::dialect::Dialect;
 use super::errors::Refusal;
 use crate::log::now_ms;
 use crate::reply::{Call, Reply};
@@ -14,7 +15,9 @@ const REASONING_TOKENS_MIN: u64 = 16;
 
 impl OpenAi {
     /// Checks the request as OpenAI does and answers with one short message.
-    pub(super) fn chat(&self, call: &Call) -> Result<Reply, Refusal> {
+    ///
+    /// `deployment` is the model of an Azure deployment: a model in the body is then not looked at.
+    pub(super) fn chat(&self, call: &Call, deployment: Option<&str>) -> Result<Reply, Refusal> {
         let unreadable = || {
             Refusal::invalid(
                 None,
@@ -26,7 +29,8 @@ impl OpenAi {
             .json()
             .filter(Value::is_object)
             .ok_or_else(unreadable)?;
-        let Some(model) = body["model"].as_str() else {
+        Dialect::of(&call.path).check_parameters(call, &body)?;
+        let Some(model) = deployment.or_else(|| body["model"].as_str()) else {
             return Err(Refusal::invalid(
                 None,
                 None,
@@ -40,7 +44,12 @@ impl OpenAi {
                 "Missing required parameter: 'messages'.",
             ));
         };
-        let model = self.known_model(model)?;
+        let model = match deployment {
+            Some(name) => self
+                .known_model(name)
+                .map_err(|_| Dialect::no_deployment())?,
+            None => self.known_model(model)?,
+        };
         if REASONING_PREFIXES
             .iter()
             .any(|prefix| model.starts_with(prefix))

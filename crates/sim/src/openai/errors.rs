@@ -1,8 +1,6 @@
 //! OpenAI's error bodies: all have the four keys `message`, `type`, `param` and `code`.
 
-use serde_json::{Value, json};
-
-use crate::reply::{Call, Reply};
+use crate::reply::Call;
 
 /// A shorter key comes back whole in the 401, as it does from the real one.
 const MASKED_CHARS_MIN: usize = 13;
@@ -16,6 +14,8 @@ pub(super) struct Refusal {
     pub(super) param: Option<&'static str>,
     pub(super) message: String,
     pub(super) retry_after_secs: Option<u64>,
+    /// Azure's gateway puts nothing around it.
+    pub(super) is_flat: bool,
 }
 
 impl Refusal {
@@ -32,6 +32,7 @@ impl Refusal {
             param: None,
             message: message.into(),
             retry_after_secs: None,
+            is_flat: false,
         }
     }
 
@@ -85,17 +86,6 @@ impl Refusal {
     pub(super) fn invalid_url(call: &Call) -> Self {
         let message = format!("Invalid URL ({} {})", call.method, call.path);
         Self::new(404, "invalid_request_error", None, message)
-    }
-
-    pub(super) fn reply(&self) -> Reply {
-        let body: Value = json!({
-            "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code },
-        });
-        let reply = Reply::json(self.status, &body);
-        match self.retry_after_secs {
-            Some(secs) => reply.with_header("retry-after", secs.to_string()),
-            None => reply,
-        }
     }
 }
 

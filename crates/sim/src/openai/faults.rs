@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::dialect::Dialect;
 use super::errors::Refusal;
 use super::tail;
 use crate::fault::{Counted, in_scope};
@@ -82,7 +83,12 @@ impl Fault {
             && (self.key_tail.is_none() || self.key_tail == key.map(tail))
     }
 
-    pub(super) fn effect(&self, key: Option<&str>, model: Option<&str>) -> Effect {
+    pub(super) fn effect(
+        &self,
+        dialect: Dialect,
+        key: Option<&str>,
+        model: Option<&str>,
+    ) -> Effect {
         match self.mode {
             Mode::Down => Effect::Close,
             Mode::Hang => Effect::Hang,
@@ -101,15 +107,15 @@ impl Fault {
             | Mode::IpNotAuthorized
             | Mode::Region
             | Mode::ModelDenied
-            | Mode::WrongModel => Effect::Reply(
-                self.refusal(key.unwrap_or_default(), model.unwrap_or_default())
-                    .reply(),
-            ),
+            | Mode::WrongModel => {
+                let (key, model) = (key.unwrap_or_default(), model.unwrap_or_default());
+                Effect::Reply(dialect.reply(&self.refusal(dialect, key, model)))
+            }
         }
     }
 
-    fn refusal(&self, key: &str, model: &str) -> Refusal {
-        let mut refusal = self.usual_refusal(key, model);
+    fn refusal(&self, dialect: Dialect, key: &str, model: &str) -> Refusal {
+        let mut refusal = self.usual_refusal(dialect, key, model);
         if let Some(status) = self.status {
             refusal.status = status;
         }
@@ -120,7 +126,7 @@ impl Fault {
         refusal
     }
 
-    fn usual_refusal(&self, key: &str, model: &str) -> Refusal {
+    fn usual_refusal(&self, dialect: Dialect, key: &str, model: &str) -> Refusal {
         const INVALID: &str = "invalid_request_error";
         match self.mode {
             Mode::Quota => Refusal::new(
@@ -146,7 +152,7 @@ impl Fault {
                 Some("server_is_overloaded"),
                 "The server is currently overloaded with other requests.",
             ),
-            Mode::Revoked => Refusal::bad_key(key),
+            Mode::Revoked => dialect.bad_key(key),
             Mode::MissingScope => Refusal::new(
                 401,
                 INVALID,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::log::now_ms;
-use crate::reply::{Call, Reply, tail};
+use crate::reply::{Reply, tail};
 
 /// One key. It has no `Debug`.
 struct Key {
@@ -93,15 +93,4 @@ impl Keys {
             }
         }
     }
-}
-
-/// The key that a request presents, in the header of OpenAI or of Azure.
-pub(super) fn bearer(call: &Call) -> Option<&str> {
-    let bearer = call
-        .header("authorization")
-        .and_then(|value| value.strip_prefix("Bearer "));
-    bearer
-        .or_else(|| call.header("api-key"))
-        .map(str::trim)
-        .filter(|key| !key.is_empty())
 }

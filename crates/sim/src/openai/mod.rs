@@ -1,6 +1,9 @@
 //! The simulated OpenAI API: models, chat completions, keys that can be added and revoked while it runs.
+//!
+//! Under `/openai/deployments/` it speaks as Azure OpenAI does, under `/compatible/` as a server that is only compatible.
 
 mod chat;
+mod dialect;
 mod errors;
 mod faults;
 mod keys;
@@ -11,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::dialect::Dialect;
 use self::errors::Refusal;
 use self::faults::Fault;
 use self::keys::Keys;
@@ -104,16 +108,23 @@ enum Route {
     Models,
     Model(String),
     Chat,
+    /// Chat with the model of an Azure deployment.
+    Deployment(String),
     Other,
 }
 
 impl Route {
     fn parse(path: &str) -> Self {
+        if let Some(deployment) = Dialect::deployment(path) {
+            return Self::Deployment(deployment.to_owned());
+        }
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match segments.as_slice() {
             ["v1", "models"] => Self::Models,
             ["v1", "models", id] => Self::Model((*id).to_owned()),
-            ["v1", "chat", "completions"] => Self::Chat,
+            ["v1", "chat", "completions"] | ["compatible", "v1", "chat", "completions"] => {
+                Self::Chat
+            }
             _ => Self::Other,
         }
     }
@@ -121,7 +132,7 @@ impl Route {
     fn class(&self) -> &'static str {
         match self {
             Self::Models | Self::Model(_) => "models",
-            Self::Chat => "chat",
+            Self::Chat | Self::Deployment(_) => "chat",
             Self::Other => "other",
         }
     }
@@ -160,17 +171,20 @@ impl OpenAi {
 
     fn effect(&self, call: &Call, route: &Route) -> Effect {
         let model = match route {
-            Route::Model(id) => Some(id.clone()),
+            Route::Model(id) | Route::Deployment(id) => Some(id.clone()),
             Route::Chat => call
                 .json()
                 .and_then(|body| body["model"].as_str().map(str::to_owned)),
             Route::Models | Route::Other => None,
         };
-        let key = keys::bearer(call);
+        let dialect = Dialect::of(&call.path);
+        let key = dialect.key(call);
         let hit = fault::take(&mut self.state().fault, |fault| {
             fault.applies(call, key, model.as_deref())
         });
-        hit.map_or(Effect::None, |fault| fault.effect(key, model.as_deref()))
+        hit.map_or(Effect::None, |fault| {
+            fault.effect(dialect, key, model.as_deref())
+        })
     }
 
     async fn answer(&self, call: &Call, route: &Route) -> Reply {
@@ -180,7 +194,7 @@ impl OpenAi {
         };
         let reply = match result {
             Ok(reply) => reply.with_header("openai-organization", "org-simulated"),
-            Err(refusal) => refusal.reply(),
+            Err(refusal) => Dialect::of(&call.path).reply(&refusal),
         };
         if !self.options.delay.is_zero() {
             tokio::time::sleep(self.options.delay).await;
@@ -195,10 +209,11 @@ impl OpenAi {
     }
 
     fn authenticate(&self, call: &Call) -> Result<(), Refusal> {
-        let key = keys::bearer(call).ok_or_else(Refusal::no_key)?;
+        let dialect = Dialect::of(&call.path);
+        let key = dialect.key(call).ok_or_else(|| dialect.no_key())?;
         match self.state().keys.use_one(key) {
             true => Ok(()),
-            false => Err(Refusal::bad_key(key)),
+            false => Err(dialect.bad_key(key)),
         }
     }
 
@@ -211,7 +226,8 @@ impl OpenAi {
             ("GET", Route::Model(id)) => {
                 self.known_model(id).map(|id| Reply::json(200, &model(id)))
             }
-            ("POST", Route::Chat) => self.chat(call),
+            ("POST", Route::Chat) => self.chat(call, None),
+            ("POST", Route::Deployment(model)) => self.chat(call, Some(model)),
             _ => Err(Refusal::invalid_url(call)),
         }
     }

@@ -165,6 +165,10 @@ async fn each_provider_gets_its_own_request() {
     let openai = Sim::openai().await;
     let kibana = Sim::kibana("9.4.0").await;
     let chat = format!("{}//v1/chat//completions/", openai.url());
+    let azure = format!(
+        "{}/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+        openai.url()
+    );
     let cases = [
         // The path is cleaned up; Azure's key travels in its own header; `Other` gets no model from Kibana.
         (
@@ -173,9 +177,19 @@ async fn each_provider_gets_its_own_request() {
             "ok",
         ),
         (
+            json!({ "apiProvider": "Azure OpenAI", "apiUrl": azure }),
+            Value::Null,
+            "ok",
+        ),
+        (
+            json!({ "apiProvider": "OpenAI", "apiUrl": azure }),
+            Value::Null,
+            "error",
+        ),
+        (
             json!({ "apiProvider": "Azure OpenAI", "apiUrl": chat }),
             json!("gpt-4o"),
-            "ok",
+            "error",
         ),
         (
             json!({ "apiProvider": "Other", "apiUrl": chat, "defaultModel": "gpt-4o" }),

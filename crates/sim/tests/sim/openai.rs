@@ -235,6 +235,99 @@ async fn keys_come_and_go_while_it_runs() {
     change(&openai, json!({ "remove": "a" }), 400).await;
 }
 
+#[tokio::test]
+async fn azure_speaks_in_its_own_way() {
+    let openai = Sim::openai().await;
+    let (new, old) = ("max_completion_tokens", "max_tokens");
+    let (good, wrong) = (("api-key", GOOD_KEY), ("api-key", "wrong"));
+    let gpt = "/openai/deployments/gpt-4.1/chat/completions";
+    let today = &format!("{gpt}?api-version=2024-10-21");
+    let before = &format!("{gpt}?api-version=2024-02-01");
+    let nobody = "/openai/deployments/nobody/chat/completions?api-version=2024-10-21";
+    let denied = "Access denied due to";
+    completes(&openai, today, good, new).await;
+    completes(&openai, before, good, old).await;
+    answers(&openai, before, (good, new), (400, "/error/message", new)).await;
+    answers(&openai, gpt, (good, new), (404, "/error/code", "404")).await;
+    answers(
+        &openai,
+        nobody,
+        (good, new),
+        (404, "/error/code", "DeploymentNotFound"),
+    )
+    .await;
+    answers(&openai, today, (wrong, new), (401, "/error/code", "401")).await;
+    answers(
+        &openai,
+        today,
+        (wrong, new),
+        (401, "/error/message", denied),
+    )
+    .await;
+    let bearer = &format!("Bearer {GOOD_KEY}");
+    answers(
+        &openai,
+        today,
+        (("authorization", bearer), new),
+        (401, "/message", denied),
+    )
+    .await;
+    answers(&openai, CHAT, (good, new), (401, "/error/type", INVALID)).await;
+}
+
+#[tokio::test]
+async fn a_compatible_server_knows_chat_and_the_older_limit_alone() {
+    let openai = Sim::openai().await;
+    let (new, old) = ("max_completion_tokens", "max_tokens");
+    let bearer = &format!("Bearer {GOOD_KEY}");
+    let (good, azure) = (("authorization", bearer.as_str()), ("api-key", GOOD_KEY));
+    let chat = "/compatible/v1/chat/completions";
+    completes(&openai, chat, good, old).await;
+    answers(
+        &openai,
+        chat,
+        (good, new),
+        (400, "/error", "unexpected argument"),
+    )
+    .await;
+    answers(&openai, chat, (azure, old), (401, "/error", "API key")).await;
+    let model = "/compatible/v1/models/gpt-4.1";
+    answers(&openai, model, (good, old), (404, "/error", "Invalid URL")).await;
+}
+
+async fn completes(openai: &Sim, path: &str, header: (&str, &str), limit: &str) {
+    answers(
+        openai,
+        path,
+        (header, limit),
+        (200, "/object", "chat.completion"),
+    )
+    .await;
+}
+
+/// The answer has this status, and at the pointer a text with these words.
+async fn answers(
+    openai: &Sim,
+    path: &str,
+    (header, limit): ((&str, &str), &str),
+    (status, pointer, says): (u16, &str, &str),
+) {
+    let mut body = message("gpt-4.1");
+    body[limit] = json!(16);
+    let headers = [header, ("content-type", "application/json")];
+    let answer = openai
+        .raw("POST", path, &headers, Some(body.to_string()))
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    let text = answer.body.pointer(pointer).and_then(Value::as_str);
+    assert!(
+        text.is_some_and(|text| text.contains(says)),
+        "{path}: {}",
+        answer.body
+    );
+}
+
 async fn change(openai: &Sim, change: Value, status: u16) {
     let answer = openai
         .raw("POST", "/_sim/keys", &[], Some(change.to_string()))

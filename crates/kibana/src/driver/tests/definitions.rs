@@ -1,11 +1,9 @@
 //! Which definitions are taken, by every Kibana and by one version.
 
-use std::collections::BTreeMap;
-
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{KEY, SINCE, config, gen_ai};
+use super::{KEY, URL, azure, config, gen_ai, other};
 use crate::version::Version;
 
 /// `expected` holds, for each problem in order, its field and a part of its sentence.
@@ -59,11 +57,13 @@ fn what_is_no_map_of_fields_is_refused() {
 #[test]
 fn a_wrong_field_is_named_with_what_to_write() {
     for (field, value, says) in [
-        ("apiProvider", "null", "is missing; write OpenAI"),
+        (
+            "apiProvider",
+            "null",
+            "is missing; write OpenAI or Azure OpenAI or Other",
+        ),
         ("apiProvider", r#""openai""#, "not a provider"),
         ("apiProvider", "1", "not a provider"),
-        ("apiProvider", r#""Azure OpenAI""#, "not supported yet"),
-        ("apiProvider", r#""Other""#, "not supported yet"),
         ("apiUrl", "null", "is missing"),
         (
             "apiUrl",
@@ -148,42 +148,49 @@ fn equal_meaning_has_one_text() {
 }
 
 #[test]
-fn a_field_needs_its_kibana() {
-    let values: BTreeMap<&str, Value> = BTreeMap::from([
-        ("headers", json!({"X-Team": "soc"})),
-        ("organizationId", json!("org-1")),
-        ("projectId", json!("proj_1")),
-        ("contextWindowLength", json!(8000)),
-        ("temperature", json!(0.2)),
-        ("defaultModel", json!("gpt-4.1")),
-    ]);
-    for (field, major, minor) in SINCE {
-        let Some(value) = values.get(field) else {
-            continue;
-        };
-        let text = config(&json!({"defaultModel": null, field: value}));
-        let first = Version::new(major, minor, 0);
-        assert_eq!(gen_ai().check_version(&text, &first), Ok(()), "{field}");
-        let before = Version::new(major, minor - 1, 99);
-        let problems = gen_ai().check_version(&text, &before).unwrap_err();
-        assert_eq!(problems[0].field, format!("config.{field}"));
-        assert!(
-            problems[0]
-                .problem
-                .contains(&format!("needs Kibana {major}.{minor} or newer")),
-            "{problems:?}"
-        );
-        assert!(
-            gen_ai()
-                .render(&text, "OpenAI", &SecretString::from(KEY), &before)
-                .is_err(),
-            "{field}"
-        );
+fn each_provider_has_its_own_rules() {
+    let azure = |extra: Value| with(azure(), &extra);
+    let other = |extra: Value| with(other(), &extra);
+    check(&azure(json!({})), &[]);
+    check(
+        &azure(json!({"apiUrl": URL})),
+        &[("config.apiUrl", "/openai/deployments/DEPLOYMENT/chat")],
+    );
+    check(
+        &azure(json!({"organizationId": "org-1"})),
+        &[("config.organizationId", "belongs to the provider OpenAI")],
+    );
+    check(&other(json!({"verificationMode": "none"})), &[]);
+    check(
+        &other(json!({"verificationMode": "off"})),
+        &[("config.verificationMode", "full, certificate, none")],
+    );
+    check(
+        &other(json!({"defaultModel": null})),
+        &[("config.defaultModel", "remove the line")],
+    );
+    check(
+        r#"{"apiProvider":"Other","apiUrl":"http://x/v1/chat/completions"}"#,
+        &[("config.defaultModel", "is missing")],
+    );
+    check(
+        &other(json!({"apiUrl": "http://llm.example/v1"})),
+        &[(
+            "config.apiUrl",
+            "write http://llm.example/v1/chat/completions",
+        )],
+    );
+    check(
+        &other(json!({"caData": "x"})),
+        &[("config.caData", "not a field")],
+    );
+}
+
+fn with(mut config: Value, extra: &Value) -> String {
+    for (name, value) in extra.as_object().unwrap() {
+        config[name] = value.clone();
     }
-    let problems = gen_ai()
-        .check_version(&config(&json!({})), &Version::new(8, 8, 2))
-        .unwrap_err();
-    assert_eq!(problems[0].field, "type");
+    config.to_string()
 }
 
 #[test]

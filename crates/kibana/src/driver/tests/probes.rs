@@ -3,7 +3,7 @@
 use keyfleet_core::failure::FailureClass::{self, *};
 use serde_json::{Value, json};
 
-use super::{config, gen_ai};
+use super::{azure, config, gen_ai, other};
 use crate::api::Execution;
 use crate::driver::ProbeResult;
 
@@ -104,6 +104,124 @@ fn the_probe_is_tiny_and_names_the_model() {
             .unwrap()
             .contains("model\"")
     );
+}
+
+/// The body of the probe of a config, or of the second one after this refusal.
+fn body(config: &Value, refusal: Option<(u16, &str)>) -> Option<Value> {
+    let config = config.to_string();
+    let params = match refusal {
+        None => gen_ai().probe(&config),
+        Some((status, message)) => gen_ai().probe_again(&config, &failed(status, message))?,
+    };
+    serde_json::from_str(params["subActionParams"]["body"].as_str().unwrap()).ok()
+}
+
+fn failed(status: u16, message: &str) -> Execution {
+    Execution {
+        ok: false,
+        status_code: Some(status),
+        message: format!("Status code: {status}. Message: {message}"),
+    }
+}
+
+#[test]
+fn each_provider_is_probed_as_kibana_calls_it() {
+    let openai: Value = serde_json::from_str(&config(&json!({}))).unwrap();
+    let mut with_model = azure();
+    with_model["defaultModel"] = json!("gpt-4.1");
+    for (config, model) in [
+        (&openai, Some("gpt-4.1")),
+        (&azure(), None),
+        (&with_model, None),
+        (&other(), Some("llama")),
+    ] {
+        let body = body(config, None).unwrap();
+        assert_eq!(body.get("model").and_then(Value::as_str), model, "{config}");
+        assert_eq!(body["max_completion_tokens"], 16);
+    }
+}
+
+#[test]
+fn a_server_that_knows_only_the_older_limit_is_asked_once_more() {
+    let openai: Value = serde_json::from_str(&config(&json!({}))).unwrap();
+    let named =
+        "API Error: Bad Request - Unrecognized request argument supplied: max_completion_tokens";
+    let free = "API Error: Bad Request - unexpected argument in the request";
+    let tiny = "Could not finish the message because max_tokens or model output limit was reached.";
+    for (config, status, text, is_asked) in [
+        (&openai, 400, named, true),
+        (&azure(), 400, named, true),
+        (&other(), 422, named, true),
+        (&other(), 400, free, true),
+        (&openai, 400, free, false),
+        (&azure(), 400, free, false),
+        (&other(), 400, tiny, false),
+        (&other(), 401, free, false),
+        (&other(), 400, "the model `llama` does not exist", false),
+        (&other(), 500, named, false),
+    ] {
+        let again = body(config, Some((status, text)));
+        assert_eq!(again.is_some(), is_asked, "{config} {status} {text}");
+        let Some(again) = again else { continue };
+        assert_eq!(
+            (&again["max_tokens"], again.get("max_completion_tokens")),
+            (&json!(16), None)
+        );
+        assert_eq!(again.get("model"), body(config, None).unwrap().get("model"));
+    }
+}
+
+#[test]
+fn refusals_of_azure_have_a_class() {
+    for (status, text, expected) in [
+        (
+            401,
+            "Unauthorized API Error - Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an active subscription.",
+            Auth,
+        ),
+        (401, "Unauthorized API Error", Auth),
+        (
+            401,
+            "Unauthorized API Error - Access denied due to missing subscription key.",
+            Auth,
+        ),
+        (
+            403,
+            "API Error: Forbidden - Access denied due to Virtual Network/Firewall rules.",
+            Egress,
+        ),
+        (
+            401,
+            "Unauthorized API Error - Access denied due to Virtual Network/Firewall rules.",
+            Egress,
+        ),
+        (
+            403,
+            "API Error: Forbidden - Public access is disabled. Please configure private endpoint.",
+            Egress,
+        ),
+        (
+            403,
+            "API Error: Forbidden - Out of call volume quota. Quota will be replenished in 01:00:00.",
+            Quota,
+        ),
+        (
+            404,
+            "API Error: Not Found - The API deployment for this resource does not exist.",
+            Model,
+        ),
+        (404, "API Error: Not Found - Resource not found", Model),
+        (
+            429,
+            "API Error: Too Many Requests - Requests have exceeded call rate limit of your current OpenAI S0 pricing tier.",
+            RateLimit,
+        ),
+    ] {
+        let ProbeResult::Failed { class, .. } = gen_ai().read_probe(&failed(status, text)) else {
+            panic!("proven: {text}")
+        };
+        assert_eq!(class, expected, "{text}");
+    }
 }
 
 #[test]

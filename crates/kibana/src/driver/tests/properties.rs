@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{KEY, SINCE, URL, gen_ai, observed};
+use super::{AZURE_URL, KEY, URL, gen_ai, observed, since};
 use crate::api::Execution;
 use crate::version::Version;
 
@@ -18,6 +18,7 @@ fn any_config() -> impl Strategy<Value = Value> {
     ];
     let url = prop_oneof![
         8 => Just(URL.to_owned()),
+        4 => Just(AZURE_URL.to_owned()),
         1 => Just("https://api.openai.com/v1".to_owned()),
         1 => "[ -~]{0,40}",
     ];
@@ -25,7 +26,7 @@ fn any_config() -> impl Strategy<Value = Value> {
     let window = prop_oneof![6 => (1u32..1_000_000).prop_map(|n| json!(n)), 1 => any::<f64>().prop_map(|n| json!(n))];
     let temperature =
         prop_oneof![6 => (0.0..2.0).prop_map(|n: f64| json!(n)), 1 => Just(json!("x"))];
-    let provider = prop_oneof![8 => Just("OpenAI"), 1 => Just("Other"), 1 => Just("Azure OpenAI")];
+    let provider = prop_oneof![Just("OpenAI"), Just("Other"), Just("Azure OpenAI")];
     let good = (
         provider,
         url,
@@ -33,13 +34,18 @@ fn any_config() -> impl Strategy<Value = Value> {
         prop::option::of(headers),
     );
     let more = (
-        prop::option::of(text.clone()),
-        prop::option::of(text.clone()),
+        prop::option::weighted(0.3, text.clone()),
+        prop::option::weighted(0.3, text.clone()),
         prop::option::weighted(0.2, window),
+    );
+    let for_other = (
+        prop::option::weighted(0.2, prop_oneof![Just("none"), Just("full"), Just("x")]),
+        prop::option::weighted(0.2, any::<bool>()),
     );
     (
         good,
         more,
+        for_other,
         prop::option::weighted(0.2, temperature),
         prop::option::weighted(0.1, text),
     )
@@ -47,6 +53,7 @@ fn any_config() -> impl Strategy<Value = Value> {
             |(
                 (provider, url, model, headers),
                 (organization, project, window),
+                (mode, calling),
                 temperature,
                 unknown,
             )| {
@@ -61,6 +68,8 @@ fn any_config() -> impl Strategy<Value = Value> {
                 set("organizationId", organization.map(Value::from));
                 set("projectId", project.map(Value::from));
                 set("contextWindowLength", window);
+                set("verificationMode", mode.map(Value::from));
+                set("enableNativeFunctionCalling", calling.map(Value::from));
                 set("temperature", temperature);
                 set("other", unknown.map(Value::from));
                 config
@@ -84,10 +93,27 @@ proptest! {
         let secrets = body.as_object_mut().unwrap().remove("secrets").unwrap();
         prop_assert_eq!(&secrets, &json!({"apiKey": key}));
         prop_assert!(!texts(&body).iter().any(|text| text.contains(secret.expose_secret())), "{}", body);
-        for field in write.config().keys() {
-            let known = SINCE.iter().find(|(name, ..)| name == field);
-            let (_, major, minor) = known.unwrap();
-            prop_assert!((version.major, version.minor) >= (*major, *minor), "{field} on {version}");
+        no_field_is_too_new(write.config(), version)?;
+    }
+
+    #[test]
+    fn what_may_be_left_out_never_makes_a_connector_too_new(
+        config in any_config(), version in any_version(), names in prop::sample::subsequence(OPTIONAL.to_vec(), 0..=8)
+    ) {
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let text = gen_ai().for_version(&config.to_string(), &names, &version);
+        prop_assert_eq!(&gen_ai().for_version(&text, &names, &version), &text);
+        if gen_ai().check(&config.to_string()).is_err() {
+            prop_assert_eq!(text, config.to_string());
+            return Ok(());
+        }
+        let Ok(write) = gen_ai().render(&text, "OpenAI", &SecretString::from(KEY), &version) else { return Ok(()) };
+        no_field_is_too_new(write.config(), version)?;
+        for (name, value) in config.as_object().unwrap() {
+            let is_kept = write.config().contains_key(name);
+            let is_named = names.contains(name);
+            let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+            prop_assert!(is_kept || is_named || is_empty, "{name} is gone and nobody said so");
         }
     }
 
@@ -108,6 +134,29 @@ proptest! {
         let _ = driver.differences(&text, &name, &observed(&json!({"apiUrl": text})));
         let _ = driver.read_probe(&Execution { ok: false, status_code: None, message: text });
     }
+}
+
+const OPTIONAL: [&str; 8] = [
+    "contextWindowLength",
+    "defaultModel",
+    "enableNativeFunctionCalling",
+    "headers",
+    "organizationId",
+    "projectId",
+    "temperature",
+    "verificationMode",
+];
+
+fn no_field_is_too_new(config: &Map<String, Value>, version: Version) -> Result<(), TestCaseError> {
+    let provider = config["apiProvider"].as_str().unwrap();
+    for field in config.keys() {
+        let first = since(provider, field).unwrap();
+        prop_assert!(
+            (version.major, version.minor) >= first,
+            "{field} on {version}"
+        );
+    }
+    Ok(())
 }
 
 fn texts(value: &Value) -> Vec<String> {
