@@ -22,6 +22,11 @@ impl Backoff {
         first: Duration::from_secs(30),
         longest: Duration::from_secs(300),
     };
+    /// To a renewal that failed: there are days left.
+    pub(crate) const RENEWAL: Self = Self {
+        first: Duration::from_secs(4),
+        longest: Duration::from_secs(600),
+    };
     /// To Kibana and, through it, to the provider.
     pub(crate) const KIBANA: Self = Self {
         first: Duration::from_secs(1),

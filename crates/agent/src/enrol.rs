@@ -1,25 +1,22 @@
 //! Enrolment: trades a join token for an identity, once.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use keyfleet_proto::v1;
 use keyfleet_proto::v1::agent_service_client::AgentServiceClient;
-use keyfleet_seal::SealingSecret;
-use rcgen::{CertificateParams, DnType, KeyPair};
-use rustls::pki_types::CertificateDer;
+use rcgen::{CertificateParams, DnType};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use crate::config::{self, Config};
-use crate::identity::{self, Identity};
+use crate::config::{self, Config, Control};
+use crate::identity::{self, Identity, Keys, TokenHash};
+use crate::issued::Issued;
+use crate::said::said;
 use crate::tls::{self, CaPin};
-
-/// Control answers within milliseconds; it may wait for its database.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Random bytes of a join token.
 const TOKEN_BYTES: usize = 32;
@@ -58,15 +55,12 @@ pub enum Error {
     /// Control's answer has a field that cannot be used.
     #[error("the control service's answer cannot be used")]
     Answer(#[source] keyfleet_proto::Invalid),
-    /// Key or request could not be made.
-    #[error("cannot make a key and a certificate request")]
-    Key(#[source] rcgen::Error),
-    /// No randomness for the sealing secret.
-    #[error("cannot make a sealing secret")]
-    Sealing(#[source] keyfleet_seal::Error),
-    /// The identity could not be kept.
+    /// The request could not be made.
+    #[error("cannot make a certificate request")]
+    Request(#[source] rcgen::Error),
+    /// Keys could not be made, or not kept.
     #[error(transparent)]
-    Save(#[from] identity::Error),
+    Identity(#[from] identity::Error),
 }
 
 impl Error {
@@ -74,7 +68,8 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Connect(tls::Error::Connect { .. }) | Self::Unavailable { .. }
+            Self::Connect(tls::Error::Connect { .. } | tls::Error::Proxy(_))
+                | Self::Unavailable { .. }
         )
     }
 }
@@ -90,6 +85,12 @@ impl JoinToken {
     pub(crate) fn parse(whole: SecretString) -> Result<Self, Error> {
         let pin = parse_pin(whole.expose_secret()).ok_or(Error::Token)?;
         Ok(Self { whole, pin })
+    }
+
+    /// What is remembered of it.
+    fn hash(&self) -> TokenHash {
+        let hash = Sha256::digest(self.whole.expose_secret());
+        TokenHash(hash.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -114,48 +115,52 @@ fn parse_pin(token: &str) -> Option<CaPin> {
 /// # Errors
 /// [`Error::NoToken`], [`Error::Token`], or what is wrong with its file.
 pub(crate) fn check_token(config: &Config) -> Result<(), Error> {
-    read_token(config).map(drop)
+    read_token(&config.control).map(drop)
 }
 
-fn read_token(config: &Config) -> Result<JoinToken, Error> {
-    let file = config
-        .control
-        .join_token_file
-        .as_deref()
-        .ok_or(Error::NoToken)?;
+/// True where the token's file holds another token than the one that gave this identity: an operator wants the agent to
+/// enrol again. Asked only once the identity is void.
+pub(crate) fn has_other_token(config: &Config, identity: &Identity) -> bool {
+    read_token(&config.control).is_ok_and(|token| token.hash() != identity.token)
+}
+
+/// True where the token's file holds a token that names a CA which this identity does not trust: an operator has
+/// replaced the CA while this agent was away, and wants it to enrol again. A server that is merely a stranger's is
+/// no reason to leave a good identity.
+pub(crate) fn names_other_ca(control: &Control, identity: &Identity) -> bool {
+    let is_known = |pin: CaPin| identity.cas.iter().any(|ca| pin.is_of(ca));
+    read_token(control).is_ok_and(|token| token.hash() != identity.token && !is_known(token.pin))
+}
+
+fn read_token(control: &Control) -> Result<JoinToken, Error> {
+    let file = control.join_token_file.as_deref().ok_or(Error::NoToken)?;
     JoinToken::parse(config::read_secret("the join token", file)?)
 }
 
-/// What this host makes itself and never gives away, and the request that goes to control.
+/// A token, what this host makes itself and never gives away, and the request that goes to control.
 pub(crate) struct Application {
     token: JoinToken,
-    key_pem: Zeroizing<String>,
+    keys: Keys,
     request_der: Vec<u8>,
-    sealing: SealingSecret,
 }
 
 impl Application {
-    /// Reads the token of the config and makes the keys.
+    /// Reads the token of the config; makes the keys, unless a request with this token may have been sent already.
     ///
     /// # Errors
-    /// What is wrong with the token's file, or [`Error::Key`] and [`Error::Sealing`].
+    /// What is wrong with the token's file, or with the state directory.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let token = read_token(config)?;
-        let key = KeyPair::generate().map_err(Error::Key)?;
-        let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, config.deployment.name.as_str());
-        let request = params.serialize_request(&key).map_err(Error::Key)?;
+        let token = read_token(&config.control)?;
+        let keys = identity::enrolment_keys(&config.state_dir, &token.hash())?;
+        let request_der = certificate_request(&keys, config.deployment.name.as_str())?;
         Ok(Self {
             token,
-            key_pem: Zeroizing::new(key.serialize_pem()),
-            request_der: request.der().to_vec(),
-            sealing: SealingSecret::generate().map_err(Error::Sealing)?,
+            keys,
+            request_der,
         })
     }
 
-    /// One try: connects to the pinned control, sends the request, keeps what it gives.
+    /// One try: connects to the pinned control and sends the request. The identity is not kept yet.
     ///
     /// # Errors
     /// [`Error::is_transient`] tells whether another try makes sense.
@@ -167,37 +172,53 @@ impl Application {
             deployment_name: config.deployment.name.to_string(),
             labels: config.deployment.labels.clone(),
             certificate_request_der: self.request_der.clone().into(),
-            sealing_public_key: self.sealing.public().to_vec().into(),
+            sealing_public_key: self.keys.sealing().public().to_vec().into(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let answer = timeout(CALL_TIMEOUT, client.enroll(request)).await;
+        let answer = timeout(config.control.timeout, client.enroll(request)).await;
         let answer = answer.map_err(|_| Error::Unavailable {
-            reason: "no answer within 30 seconds".to_owned(),
+            reason: format!("no answer within {} s", config.control.timeout.as_secs()),
         })?;
         let identity = self.accept(&answer.map_err(|status| refusal(&status))?.into_inner())?;
         // What does not fit together must not be kept.
-        tls::mutual(&identity)?;
-        identity.save(&config.state_dir)?;
+        tls::mutual(&identity, &[])?;
         Ok(identity)
     }
 
     fn accept(&self, answer: &v1::EnrollResponse) -> Result<Identity, Error> {
-        let certificate = |field, der: &bytes::Bytes| {
-            if der.is_empty() {
-                return Err(Error::Answer(keyfleet_proto::Invalid::missing(field)));
-            }
-            Ok(CertificateDer::from(der.to_vec()))
-        };
+        let issued = keyfleet_proto::timestamp_required("not_after", answer.not_after)
+            .and_then(|not_after| {
+                Issued::read(
+                    &answer.certificate_der,
+                    &answer.ca_certificates_der,
+                    not_after,
+                )
+            })
+            .map_err(Error::Answer)?;
         Ok(Identity {
             deployment: parse("deployment_id", &answer.deployment_id)?,
             enrolment: parse("enrolment_id", &answer.enrolment_id)?,
-            certificate: certificate("certificate_der", &answer.certificate_der)?,
-            ca: certificate("ca_certificate_der", &answer.ca_certificate_der)?,
-            key_pem: self.key_pem.clone(),
-            sealing: SealingSecret::from_bytes(self.sealing.to_bytes().as_slice())
-                .map_err(Error::Sealing)?,
+            certificate: issued.certificate,
+            cas: issued.cas,
+            received_at: Timestamp::now(),
+            not_after: issued.not_after,
+            token: self.token.hash(),
+            keys: self.keys.again()?,
         })
     }
+}
+
+/// A PKCS #10 request for a certificate for these keys. Control takes its public key and chooses every name itself.
+///
+/// # Errors
+/// Where it cannot be made.
+pub(crate) fn certificate_request(keys: &Keys, common_name: &str) -> Result<Vec<u8>, Error> {
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    let request = params.serialize_request(&keys.key_pair()?);
+    Ok(request.map_err(Error::Request)?.der().to_vec())
 }
 
 fn parse<T>(field: &str, text: &str) -> Result<T, Error>
@@ -210,12 +231,7 @@ where
 
 /// Codes that another try cannot change are final: a used-up token stays used up.
 fn refusal(status: &Status) -> Error {
-    let said = keyfleet_seal::scrub(status.message()).into_owned();
-    let reason = if said.is_empty() {
-        status.code().description().to_owned()
-    } else {
-        said
-    };
+    let reason = said(status);
     match status.code() {
         Code::Unavailable
         | Code::DeadlineExceeded

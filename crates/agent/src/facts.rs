@@ -5,10 +5,13 @@ use keyfleet_kibana::Preflight;
 use keyfleet_proto::{WireTime, v1};
 use keyfleet_seal::scrub;
 
+/// Spaces that control keeps of one Kibana.
+const SPACES_MAX: usize = 1_000;
+
 /// The preflight's findings for the wire.
 pub(crate) fn facts(found: &Preflight, now: Timestamp) -> v1::KibanaFacts {
     let status = found.status.as_ref();
-    let spaces = found.spaces.iter().map(|space| v1::Space {
+    let spaces = found.spaces.iter().take(SPACES_MAX).map(|space| v1::Space {
         id: space.id.to_string(),
         actions_enabled: space.actions_enabled,
     });

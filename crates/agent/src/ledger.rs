@@ -8,15 +8,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use keyfleet_core::binding::{Assignment, Failure};
-use keyfleet_core::id::{KeyVersion, Revision};
+use keyfleet_core::id::DeploymentId;
 use keyfleet_proto::v1;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::files::write_atomically;
-use crate::wish::{Goal, Place};
+use crate::wish::Place;
+
+mod entry;
+
+pub(crate) use entry::{Applied, Drift, Entry, GivenUp, GoalRow, Intent};
 
 const LEDGER: &str = "ledger.json";
 const DESIRED: &str = "desired.pb";
@@ -29,105 +31,8 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     directory: PathBuf,
+    deployment: DeploymentId,
     entries: BTreeMap<Place, Entry>,
-}
-
-/// What was done to one binding.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Entry {
-    /// A write that was begun and whose outcome is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) intent: Option<Intent>,
-    /// The last write that Kibana answered with success.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) applied: Option<Applied>,
-    /// Kibana differed without our doing; what it holds now is not ours until we write again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) drift: Option<Drift>,
-    /// Why this goal was given up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) failure: Option<GivenUp>,
-}
-
-/// A write that was begun.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Intent {
-    pub(crate) goal: Goal,
-    /// What the connector did before the change.
-    pub(crate) baseline_ok: Option<bool>,
-    /// How often this goal was written, this time included.
-    pub(crate) n_writes: u32,
-}
-
-/// A write that succeeded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Applied {
-    pub(crate) goal: Goal,
-    /// Control's name for the key's value.
-    pub(crate) fingerprint: String,
-    pub(crate) baseline_ok: Option<bool>,
-    pub(crate) n_writes: u32,
-    /// A read after the write was equal.
-    pub(crate) agreed: bool,
-    /// When the live call behind the proof began.
-    #[serde(with = "point_in_time", default)]
-    pub(crate) proven_at: Option<Timestamp>,
-    /// It was proven once, even if that proof is void by now.
-    #[serde(default)]
-    pub(crate) ever_proven: bool,
-}
-
-/// A difference that was not our doing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Drift {
-    /// The try that was under way; a later one is an operator's or a rollout's word to write again.
-    pub(crate) attempt: u32,
-    /// Which fields, for people.
-    pub(crate) text: String,
-}
-
-/// A goal that only a new try can take up again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct GivenUp {
-    pub(crate) goal: Goal,
-    #[serde(with = "class")]
-    pub(crate) class: keyfleet_core::failure::FailureClass,
-    pub(crate) text: String,
-}
-
-impl GivenUp {
-    pub(crate) fn failure(&self) -> Failure {
-        Failure {
-            class: self.class,
-            text: self.text.clone(),
-        }
-    }
-}
-
-impl Entry {
-    /// What Kibana runs of ours, as far as we know.
-    pub(crate) fn running(&self) -> Option<Assignment> {
-        self.applied.as_ref().map(|applied| applied.goal.assignment)
-    }
-
-    /// True where this very try was proven once, even if that proof is void by now.
-    pub(crate) fn ever_proven(&self, goal: Goal) -> bool {
-        self.applied
-            .as_ref()
-            .is_some_and(|applied| applied.goal == goal && applied.ever_proven)
-    }
-
-    /// True where this goal is proven and nothing has happened since.
-    pub(crate) fn is_proven(&self, goal: Goal) -> bool {
-        let proven = |applied: &Applied| {
-            applied.goal == goal && applied.agreed && applied.proven_at.is_some()
-        };
-        self.intent.is_none()
-            && self.drift.is_none()
-            && self.failure.is_none()
-            && self.applied.as_ref().is_some_and(proven)
-    }
 }
 
 /// The last refusal of a desired state, with the version of the agent that refused: another one may read more.
@@ -142,32 +47,49 @@ struct Refusal {
 #[derive(Serialize, Deserialize)]
 struct Content {
     format: u32,
+    /// Whose connectors these are: an agent may enrol again as another deployment.
+    deployment: String,
     bindings: BTreeMap<String, Entry>,
 }
 
 impl Ledger {
-    /// The ledger of this state directory. One that cannot be read is moved aside: every binding is then looked
-    /// at in Kibana and written once more, because nobody can tell which key it holds.
+    /// The ledger of this deployment in this state directory. One that cannot be read is moved aside: every binding is
+    /// then looked at in Kibana and written once more, because nobody can tell which key it holds. So is one of another
+    /// deployment, together with the desired state that belongs to it.
     ///
     /// # Errors
     /// Where the directory itself cannot be used.
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path, deployment: DeploymentId) -> io::Result<Self> {
         let path = directory.join(LEDGER);
-        let entries = match fs::read(&path) {
-            Ok(bytes) => match parse(&bytes) {
-                Some(entries) => entries,
-                None => {
-                    set_aside(&path, "every connector will be read and written once more")?;
-                    BTreeMap::new()
-                }
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+        let mut ledger = Self {
+            directory: directory.to_owned(),
+            deployment,
+            entries: BTreeMap::new(),
+        };
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                ledger.save()?;
+                return Ok(ledger);
+            }
             Err(error) => return Err(error),
         };
-        Ok(Self {
-            directory: directory.to_owned(),
-            entries,
-        })
+        match parse(&bytes) {
+            Some((owner, entries)) if owner == deployment => ledger.entries = entries,
+            Some((owner, _)) => {
+                // These first: a crash in between comes here again.
+                remove(&directory.join(DESIRED))?;
+                remove(&directory.join(REJECTED))?;
+                fs::rename(&path, path.with_extension("other"))?;
+                tracing::warn!(%owner, %deployment, "this agent was another deployment before; its connectors stay in Kibana as they are");
+                ledger.save()?;
+            }
+            None => {
+                set_aside(&path, "every connector will be read and written once more")?;
+                ledger.save()?;
+            }
+        }
+        Ok(ledger)
     }
 
     /// What was done to a binding; the default where nothing was.
@@ -206,6 +128,7 @@ impl Ledger {
             .collect();
         let json = serde_json::to_vec_pretty(&Content {
             format: FORMAT,
+            deployment: self.deployment.to_string(),
             bindings,
         })?;
         write_atomically(&self.directory.join(LEDGER), &json)
@@ -249,10 +172,7 @@ impl Ledger {
     pub(crate) fn keep_rejected(&self, answer: Option<&v1::DesiredAnswer>) -> io::Result<()> {
         let path = self.directory.join(REJECTED);
         let Some(answer) = answer else {
-            return match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                Ok(()) | Err(_) => Ok(()),
-            };
+            return remove(&path);
         };
         let refusal = Refusal {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -276,7 +196,14 @@ fn read<M: Message + Default>(path: &Path, consequence: &str) -> io::Result<Opti
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<BTreeMap<Place, Entry>> {
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<(DeploymentId, BTreeMap<Place, Entry>)> {
     let content: Content = serde_json::from_slice(bytes)
         .ok()
         .filter(|content: &Content| content.format == FORMAT)?;
@@ -287,11 +214,12 @@ fn parse(bytes: &[u8]) -> Option<BTreeMap<Place, Entry>> {
             connector: connector.parse().ok()?,
         })
     };
-    content
+    let entries = content
         .bindings
         .into_iter()
         .map(|(text, entry)| Some((place(&text)?, entry)))
-        .collect()
+        .collect::<Option<_>>()?;
+    Some((content.deployment.parse().ok()?, entries))
 }
 
 fn set_aside(path: &Path, consequence: &str) -> io::Result<()> {
@@ -301,87 +229,18 @@ fn set_aside(path: &Path, consequence: &str) -> io::Result<()> {
     Ok(())
 }
 
-#[derive(Serialize, Deserialize)]
-pub(crate) struct GoalRow {
-    revision: u64,
-    key_version: u64,
-    attempt: u32,
-}
-
-impl From<GoalRow> for Goal {
-    fn from(row: GoalRow) -> Self {
-        let assignment = Assignment {
-            revision: Revision(row.revision),
-            key_version: KeyVersion(row.key_version),
-        };
-        Self {
-            assignment,
-            attempt: row.attempt,
-        }
-    }
-}
-
-impl From<Goal> for GoalRow {
-    fn from(goal: Goal) -> Self {
-        let Assignment {
-            revision,
-            key_version,
-        } = goal.assignment;
-        Self {
-            revision: revision.0,
-            key_version: key_version.0,
-            attempt: goal.attempt,
-        }
-    }
-}
-
-mod point_in_time {
-    use super::*;
-    use serde::{Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(
-        at: &Option<Timestamp>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        at.map(|at| at.to_string()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Timestamp>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| {
-            text.parse()
-                .map_err(|_| D::Error::custom("not a point in time"))
-        })
-        .transpose()
-    }
-}
-
-mod class {
-    use super::*;
-    use keyfleet_core::failure::FailureClass;
-    use serde::{Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(
-        class: &FailureClass,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        class.as_str().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<FailureClass, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        FailureClass::parse(&text).ok_or_else(|| D::Error::custom("not a failure class"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyfleet_core::failure::FailureClass;
+    use entry::tests::full;
+
+    fn open(directory: &Path) -> Ledger {
+        Ledger::open(directory, deployment(1)).unwrap()
+    }
+
+    fn deployment(n: u128) -> DeploymentId {
+        DeploymentId::new(uuid::Uuid::from_u128(n))
+    }
 
     fn place() -> Place {
         Place {
@@ -390,60 +249,18 @@ mod tests {
         }
     }
 
-    fn goal() -> Goal {
-        let assignment = Assignment {
-            revision: Revision(2),
-            key_version: KeyVersion(3),
-        };
-        Goal {
-            assignment,
-            attempt: 1,
-        }
-    }
-
-    fn full() -> Entry {
-        Entry {
-            intent: Some(Intent {
-                goal: goal(),
-                baseline_ok: Some(true),
-                n_writes: 1,
-            }),
-            applied: Some(Applied {
-                goal: goal(),
-                fingerprint: "0123456789abcdef".to_owned(),
-                baseline_ok: None,
-                n_writes: 1,
-                agreed: true,
-                proven_at: Some("2026-11-23T12:00:00.5Z".parse().unwrap()),
-                ever_proven: true,
-            }),
-            drift: Some(Drift {
-                attempt: 1,
-                text: "name is a, should be b".to_owned(),
-            }),
-            failure: Some(GivenUp {
-                goal: goal(),
-                class: FailureClass::Auth,
-                text: "no".to_owned(),
-            }),
-        }
-    }
-
     #[test]
     fn what_was_done_survives_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::open(directory.path()).unwrap();
+        let mut ledger = open(directory.path());
         assert_eq!(ledger.get(&place()), Entry::default());
         ledger.change(&place(), |entry| *entry = full()).unwrap();
-        let again = Ledger::open(directory.path()).unwrap();
+        let again = open(directory.path());
         assert_eq!(again.get(&place()), full());
         ledger
             .change(&place(), |entry| *entry = Entry::default())
             .unwrap();
-        assert_eq!(
-            Ledger::open(directory.path()).unwrap().get(&place()),
-            Entry::default()
-        );
+        assert_eq!(open(directory.path()).get(&place()), Entry::default());
     }
 
     #[test]
@@ -457,7 +274,7 @@ mod tests {
         ] {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join(LEDGER), damage).unwrap();
-            let ledger = Ledger::open(directory.path()).unwrap();
+            let ledger = open(directory.path());
             assert_eq!(ledger.get(&place()), Entry::default(), "{damage}");
             assert_eq!(
                 fs::read_to_string(directory.path().join("ledger.damaged")).unwrap(),
@@ -469,7 +286,7 @@ mod tests {
     #[test]
     fn the_desired_state_survives_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(directory.path()).unwrap();
+        let ledger = open(directory.path());
         assert_eq!(ledger.desired().unwrap(), None);
         let desired = v1::Desired {
             digest: vec![1, 2].into(),
@@ -484,7 +301,7 @@ mod tests {
     #[test]
     fn a_refusal_survives_a_restart_but_no_other_version() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(directory.path()).unwrap();
+        let ledger = open(directory.path());
         ledger.keep_rejected(None).unwrap();
         assert_eq!(ledger.rejected().unwrap(), None);
         let answer = v1::DesiredAnswer {
@@ -505,18 +322,19 @@ mod tests {
     }
 
     #[test]
-    fn proven_means_this_goal_and_nothing_since() {
-        let clean = Entry {
-            intent: None,
-            drift: None,
-            failure: None,
-            ..full()
-        };
-        assert!(clean.is_proven(goal()));
-        assert!(!clean.is_proven(Goal {
-            attempt: 2,
-            ..goal()
-        }));
-        assert!(!full().is_proven(goal()));
+    fn another_deployment_begins_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = open(directory.path());
+        ledger.change(&place(), |entry| *entry = full()).unwrap();
+        ledger.keep_desired(&v1::Desired::default()).unwrap();
+        ledger
+            .keep_rejected(Some(&v1::DesiredAnswer::default()))
+            .unwrap();
+        let other = Ledger::open(directory.path(), deployment(2)).unwrap();
+        assert_eq!(other.get(&place()), Entry::default());
+        assert_eq!(other.desired().unwrap(), None);
+        assert_eq!(other.rejected().unwrap(), None);
+        let kept = fs::read_to_string(directory.path().join("ledger.other")).unwrap();
+        assert!(kept.contains("0123456789abcdef"));
     }
 }

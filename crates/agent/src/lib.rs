@@ -1,7 +1,7 @@
 //! The light agent beside each Kibana.
 //!
-//! Reading order: [`config`] (what it is told), [`enrol`] and [`identity`] (who it is), `session` (the stream to
-//! control), `wish` (what is wanted), `decide` (what to do next, pure), `ledger` (what was done), `reconcile`
+//! Reading order: [`config`] (what it is told), [`enrol`], [`identity`] and `renew` (who it is), [`proxy`] and [`tls`]
+//! (the way out), `session` (the stream to control), `wish` (what is wanted), `decide` (what to do next, pure), `ledger` (what was done), `reconcile`
 //! (does it), `outbox` (what control hears).
 //!
 //! One thread. Two loops that are joined, the session and the reconciler: the session owns the stream, the
@@ -13,11 +13,18 @@ mod decide;
 pub mod enrol;
 mod facts;
 mod files;
+#[cfg(test)]
+mod fuzz;
+mod hosts;
 pub mod identity;
+mod issued;
 mod ledger;
 mod outbox;
 mod pace;
+pub mod proxy;
 mod reconcile;
+mod renew;
+mod said;
 mod session;
 pub mod tls;
 mod wish;
@@ -35,7 +42,7 @@ use config::Config;
 use identity::Identity;
 use ledger::Ledger;
 use reconcile::Reconciler;
-use session::Session;
+use session::{Session, Void};
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +56,16 @@ pub enum Error {
     /// The agent is not enrolled and cannot become so.
     #[error(transparent)]
     Enrol(#[from] enrol::Error),
+    /// The identity opens no session any more.
+    #[error(
+        "the control service does not take this agent's certificate any more: {reason}. Connectors in Kibana stay as they are. To bring the agent back, an operator runs `keyfleet deployment replace {name}`; put the join token that it prints into the file of `control.join_token_file`"
+    )]
+    Void {
+        /// The deployment's name.
+        name: keyfleet_core::id::DeploymentName,
+        /// Control's own sentence.
+        reason: String,
+    },
     /// Identity and TLS do not fit together.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -92,25 +109,26 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let _lock = files::lock(&config.state_dir)
         .map_err(state)?
         .ok_or_else(taken)?;
-    let identity = match Identity::load(&config.state_dir)? {
-        Some(identity) => identity,
-        None => match enrol(&config, &stop).await? {
+    let mut identity = Identity::load(&config.state_dir)?;
+    loop {
+        let known = match identity.take() {
             Some(identity) => identity,
-            None => return Ok(()),
-        },
-    };
-    tls::mutual(&identity)?;
-    let settings = reconcile::Settings {
-        client,
-        accept: config.accept.clone(),
-        deployment: identity.deployment,
-        drift_interval: config.drift_interval,
-        ledger: Ledger::open(&config.state_dir).map_err(state)?,
-    };
-    let (reconciler, handle) = Reconciler::new(settings).map_err(state)?;
-    let session = Session::new(config.control.clone(), identity, handle);
-    serve(reconciler, session, stop).await;
-    Ok(())
+            None => match enrol(&config, &stop).await? {
+                Some(identity) => identity,
+                None => return Ok(()),
+            },
+        };
+        let Err(void) = serve(&config, &client, known, &stop).await? else {
+            return Ok(());
+        };
+        if !enrol::has_other_token(&config, &void.identity) {
+            return Err(Error::Void {
+                name: config.deployment.name,
+                reason: void.reason,
+            });
+        }
+        tracing::warn!(reason = %void.reason, "the agent's certificate is void, and there is another join token: enrolling again");
+    }
 }
 
 /// Checks the settings and every file that they name, without a connection.
@@ -128,14 +146,53 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
+/// Serves under one identity until stopped, or until the identity is void.
+async fn serve(
+    config: &Config,
+    client: &Client,
+    identity: Identity,
+    stop: &CancellationToken,
+) -> Result<Result<(), Void>, Error> {
+    tls::mutual(&identity, &[])?;
+    let state = |source| Error::State {
+        path: config.state_dir.clone(),
+        source,
+    };
+    let settings = reconcile::Settings {
+        client: client.clone(),
+        accept: config.accept.clone(),
+        deployment: identity.deployment,
+        drift_interval: config.drift_interval,
+        ledger: Ledger::open(&config.state_dir, identity.deployment).map_err(state)?,
+    };
+    let (reconciler, handle) = Reconciler::new(settings).map_err(state)?;
+    let session = Session::new(
+        config.control.clone(),
+        config.state_dir.clone(),
+        identity,
+        handle,
+    );
+    Ok(run_both(reconciler, session, stop.child_token()).await)
+}
+
 /// The reconciler ends first, so that the session can still carry what it has to say.
-async fn serve(reconciler: Reconciler, session: Session, stop: CancellationToken) {
+async fn run_both(
+    reconciler: Reconciler,
+    session: Session,
+    stop: CancellationToken,
+) -> Result<(), Void> {
     let session_stop = CancellationToken::new();
     let reconcile = async {
-        reconciler.run(stop).await;
+        reconciler.run(stop.clone()).await;
         session_stop.cancel();
     };
-    tokio::join!(reconcile, session.run(session_stop.clone()));
+    let session = async {
+        let ended = session.run(session_stop.clone()).await;
+        // Without a session there is nothing to reconcile for.
+        stop.cancel();
+        ended
+    };
+    tokio::join!(reconcile, session).1
 }
 
 /// Tries to enrol until it works, is refused for good, or is stopped (`None`).
@@ -149,6 +206,9 @@ async fn enrol(config: &Config, stop: &CancellationToken) -> Result<Option<Ident
         };
         match submitted {
             Ok(identity) => {
+                identity
+                    .save(&config.state_dir)
+                    .map_err(enrol::Error::from)?;
                 tracing::info!(deployment.id = %identity.deployment, "enrolled");
                 return Ok(Some(identity));
             }
@@ -179,7 +239,7 @@ fn kibana_client(config: &Config) -> Result<Client, Error> {
         url: kibana.url.clone(),
         credentials: Credentials::ApiKey(key),
         ca_pem: kibana.ca_file.as_ref().map(read).transpose()?,
-        proxy: None,
+        proxy: kibana.proxy.as_ref().map(|proxy| proxy.url().clone()),
         timeout: kibana.timeout,
         probe_timeout: kibana.probe_timeout,
     };

@@ -8,9 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use keyfleet_proto::v1;
 use keyfleet_proto::v1::agent_message::Message;
+use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::wish::{KeyId, Place};
+
+/// So much of statuses goes into one report: control reads no message that is many times as long.
+const REPORT_BYTES: usize = 64 * 1024;
 
 /// Written by the reconciler, emptied by the session. Its size is bounded by the number of bindings.
 #[derive(Debug, Default)]
@@ -199,6 +203,17 @@ impl Inner {
                 .values_mut()
                 .for_each(|item| item.delivery = Delivery::Waiting);
         }
+        // What does not fit goes with the next one.
+        let waiting = self.statuses.values().filter(|item| item.is_waiting());
+        let (mut n_fitting, mut bytes, n_waiting) = (0, 0, waiting.clone().count());
+        for item in waiting {
+            bytes += item.value.encoded_len();
+            if n_fitting > 0 && bytes > REPORT_BYTES {
+                break;
+            }
+            n_fitting += 1;
+        }
+        let full = full && n_fitting == n_waiting;
         let facts_waiting = self.facts.as_ref().is_some_and(Item::is_waiting);
         if !full && !facts_waiting && !self.statuses.values().any(Item::is_waiting) {
             return None;
@@ -215,6 +230,7 @@ impl Inner {
             });
         let waiting = self.statuses.values_mut().filter(|item| item.is_waiting());
         let bindings = waiting
+            .take(n_fitting)
             .map(|item| {
                 item.delivery = Delivery::Sent(sequence);
                 item.value.clone()
@@ -334,6 +350,32 @@ mod tests {
         outbox.status(place("a"), status("second"));
         outbox.acknowledge(1);
         assert_eq!(report(&outbox), Some((2, false, vec!["second".to_owned()])));
+    }
+
+    #[test]
+    fn what_is_too_much_for_one_report_goes_in_several() {
+        let outbox = Outbox::default();
+        let long = "x".repeat(REPORT_BYTES / 3);
+        outbox.expect(4);
+        for connector in ["a", "b", "c", "d"] {
+            outbox.status(place(connector), status(&long));
+        }
+        outbox.report_everything();
+        let n_texts = |report: Option<(u64, bool, Vec<String>)>| {
+            report.map(|(sequence, full, texts)| (sequence, full, texts.len()))
+        };
+        assert_eq!(n_texts(report(&outbox)), Some((1, false, 2)));
+        outbox.acknowledge(1);
+        assert!(!outbox.is_settled());
+        assert_eq!(n_texts(report(&outbox)), Some((2, false, 2)));
+        assert_eq!(report(&outbox), None);
+        outbox.acknowledge(2);
+        assert!(outbox.is_settled());
+        // One that is longer than a report goes alone.
+        outbox.status(place("a"), status(&"x".repeat(2 * REPORT_BYTES)));
+        outbox.status(place("b"), status("b"));
+        assert_eq!(n_texts(report(&outbox)), Some((3, false, 1)));
+        assert_eq!(n_texts(report(&outbox)), Some((4, false, 1)));
     }
 
     #[test]

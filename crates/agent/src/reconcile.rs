@@ -236,18 +236,25 @@ impl Reconciler {
             } => {
                 self.keys_asked.remove(&id);
                 self.keys_refused.remove(&id);
-                if self
-                    .desired
-                    .as_ref()
-                    .is_some_and(|desired| desired.names_key(&id))
-                {
+                if self.names_key(&id) {
                     self.keys.insert(id, Key { value, fingerprint });
                     self.show_held();
                 }
             }
-            Command::KeyRefused { id, reason } => drop(self.keys_refused.insert(id, reason)),
+            Command::KeyRefused { id, reason } => {
+                if self.names_key(&id) {
+                    self.keys_refused.insert(id, reason);
+                }
+            }
             Command::Andon(on) => self.set_andon(on),
         }
+    }
+
+    /// True where the desired state has use for this key; nothing else is kept.
+    fn names_key(&self, id: &KeyId) -> bool {
+        self.desired
+            .as_ref()
+            .is_some_and(|desired| desired.names_key(id))
     }
 
     fn set_andon(&mut self, on: bool) {
@@ -269,6 +276,7 @@ impl Reconciler {
                     tracing::error!(%error, "cannot keep the desired state; control will send it again after a restart");
                 }
                 tracing::info!(generation = %desired.generation, bindings = desired.wishes.len(), "received a desired state");
+                self.last_rejected = None;
                 self.keep_rejected(None);
                 self.desired_at = Some(Instant::now());
                 self.keys_refused.clear();
@@ -278,8 +286,12 @@ impl Reconciler {
             Err(reason) => {
                 tracing::warn!(%reason, "rejected a desired state");
                 answer.rejected = reason;
-                self.last_rejected = Some(refusal(&answer));
-                self.keep_rejected(Some(&answer));
+                let refused = Some(refusal(&answer));
+                // A control that offers the same again and again must not wear out the disk.
+                if self.last_rejected != refused {
+                    self.last_rejected = refused;
+                    self.keep_rejected(Some(&answer));
+                }
             }
         }
         self.show_held();

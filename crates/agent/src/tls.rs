@@ -12,9 +12,10 @@ use hyper_util::rt::TokioIo;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -24,6 +25,7 @@ use tower::Service;
 
 use crate::config::Control;
 use crate::identity::Identity;
+use crate::proxy::{self, Proxy, authority};
 
 /// TCP and TLS together; longer only where control is unreachable or overloaded, and then the next try is better.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,19 +33,53 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Alerts about a client's certificate, as rustls prints them.
+const REFUSING_ALERTS: [&str; 7] = [
+    "UnknownCA",
+    // What it says where another CA of the same name took the place of the one that signed.
+    "DecryptError",
+    "BadCertificate",
+    "CertificateUnknown",
+    "CertificateRevoked",
+    "CertificateExpired",
+    "AccessDenied",
+];
+
 /// The SHA-256 of the public key (SubjectPublicKeyInfo, DER) of control's CA, as a join token carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CaPin(pub(crate) [u8; 32]);
 
+impl CaPin {
+    /// True where it is the pin of this CA.
+    pub(crate) fn is_of(self, ca: &CertificateDer<'_>) -> bool {
+        spki_sha256(ca) == Some(self.0)
+    }
+}
+
 /// Why TLS cannot be set up or control cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The files of the identity do not fit together.
+    /// The parts of the identity do not fit together.
     #[error("the agent's certificate, key or CA cannot be used: enrol the agent again")]
     Identity(#[source] rustls::Error),
     /// The host of `control.address` is no name and no address.
     #[error("`control.address` names no usable host")]
     Host,
+    /// The proxy on the way gives none.
+    #[error(transparent)]
+    Proxy(proxy::Error),
+    /// Control's certificate has ended or does not hold yet, by this host's clock.
+    #[error(
+        "the certificate of the control service at {host}:{port} does not hold at this host's time, {now}: set the clock of this host right; if it is right, look at the clock and the certificate of the control service"
+    )]
+    Clock {
+        /// Its host.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// This host's time.
+        now: jiff::Timestamp,
+    },
     /// Somebody answers, and is not our control service or does not take us for its agent.
     #[error("no trusted connection to the control service at {host}:{port}")]
     Untrusted {
@@ -81,18 +117,19 @@ pub(crate) fn pinned(pin: CaPin) -> Arc<ClientConfig> {
     with_http2(config)
 }
 
-/// Mutual TLS as this agent; control must come from the CA of the enrolment.
+/// Mutual TLS as this agent; control must come from a CA of this identity, or from one of `also`.
 ///
 /// # Errors
 /// [`Error::Identity`].
-pub(crate) fn mutual(identity: &Identity) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn mutual(
+    identity: &Identity,
+    also: &[CertificateDer<'static>],
+) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(identity.ca.clone()).map_err(Error::Identity)?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|_| {
-        Error::Identity(rustls::Error::General(
-            "no private key in its file".to_owned(),
-        ))
-    })?;
+    for ca in identity.cas.iter().chain(also) {
+        roots.add(ca.clone()).map_err(Error::Identity)?;
+    }
+    let key = PrivateKeyDer::Pkcs8(identity.keys.private_key());
     let config = builder()
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![identity.certificate.clone()], key)
@@ -110,14 +147,11 @@ pub(crate) async fn connect(control: &Control, tls: Arc<ClientConfig>) -> Result
     let connector = Connector {
         host: host.clone(),
         port: *port,
+        proxy: control.proxy.clone(),
         name,
         tls: TlsConnector::from(tls),
     };
-    let authority = if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
+    let authority = authority(host, *port);
     // TLS is the connector's business; tonic would add its own for an `https` endpoint.
     let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|_| Error::Host)?;
     let origin: Uri = format!("https://{authority}")
@@ -134,18 +168,62 @@ pub(crate) async fn connect(control: &Control, tls: Arc<ClientConfig>) -> Result
         .map_err(|source| failed(control, source))
 }
 
-/// rustls' verdicts come as `InvalidData`; everything else is a network that may come back.
+/// Says who is to blame: the proxy, the clock, the certificate, or the network, which may come back by itself.
 fn failed(control: &Control, source: tonic::transport::Error) -> Error {
     let Control { host, port, .. } = control.clone();
-    let mut cause: Option<&dyn std::error::Error> = Some(&source);
+    if let Some(problem) = find::<proxy::Error>(&source) {
+        return Error::Proxy(problem.clone());
+    }
+    match find::<rustls::Error>(&source) {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        )) => Error::Clock {
+            host,
+            port,
+            now: jiff::Timestamp::now(),
+        },
+        Some(_) => Error::Untrusted { host, port, source },
+        None => Error::Connect { host, port, source },
+    }
+}
+
+/// The words with which control's TLS turned down this agent's certificate; `None` where it did not. TLS 1.3 tells a
+/// client only when it reads, so this is found in what comes after the connection. By then the HTTP/2 library has made
+/// a text of the alert.
+pub(crate) fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
     while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData) {
-            return Error::Untrusted { host, port, source };
+        let text = error.to_string();
+        let alert = text.strip_prefix("received fatal alert: ");
+        if let Some(alert) = alert.filter(|alert| REFUSING_ALERTS.contains(alert)) {
+            return Some(format!(
+                "its TLS does not take this agent's certificate ({alert})"
+            ));
         }
         cause = error.source();
     }
-    Error::Connect { host, port, source }
+    None
+}
+
+/// The first error of this type in a chain, also inside of the system's errors, which hide what they wrap.
+fn find<'a, T: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a T> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(|error| error.get_ref())
+            .and_then(|error| error.downcast_ref());
+        if let Some(found) = error.downcast_ref().or(inner) {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -168,6 +246,7 @@ fn with_http2(mut config: ClientConfig) -> Arc<ClientConfig> {
 struct Connector {
     host: String,
     port: u16,
+    proxy: Option<Proxy>,
     name: ServerName<'static>,
     tls: TlsConnector,
 }
@@ -185,11 +264,16 @@ impl Service<Uri> for Connector {
         let Self {
             host,
             port,
+            proxy,
             name,
             tls,
         } = self.clone();
         Box::pin(async move {
-            let tcp = TcpStream::connect((host.as_str(), port)).await?;
+            // Names are resolved anew each time: the host behind one may have changed.
+            let tcp = match proxy {
+                Some(proxy) => proxy.connect(&host, port).await.map_err(io::Error::other)?,
+                None => TcpStream::connect((host.as_str(), port)).await?,
+            };
             tcp.set_nodelay(true)?;
             Ok(TokioIo::new(tls.connect(name, tcp).await?))
         })
@@ -209,7 +293,7 @@ impl PinnedVerifier {
         chain: &[CertificateDer<'_>],
     ) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
         let general = |text: &str| rustls::Error::General(text.to_owned());
-        let ca = chain.iter().find(|certificate| spki_sha256(certificate) == Some(self.pin.0)).ok_or_else(|| {
+        let ca = chain.iter().find(|certificate| self.pin.is_of(certificate)).ok_or_else(|| {
             general("the server does not show the CA that the join token names: wrong address, or not our control service")
         })?;
         let mut roots = RootCertStore::empty();

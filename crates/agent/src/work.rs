@@ -31,6 +31,8 @@ pub(crate) enum Job {
         place: Place,
         serial: u64,
         wish: Box<Wish>,
+        /// The Kibana that the definition is rendered for, as far as it is known.
+        version: Option<Version>,
         task: Task,
     },
 }
@@ -133,9 +135,10 @@ pub(crate) async fn run(client: Client, job: Job) -> Done {
             place,
             serial,
             wish,
+            version,
             task,
         } => {
-            let outcome = step(&client, &place, &wish, task).await;
+            let outcome = step(&client, &place, (&wish, version), task).await;
             Done::Step {
                 place,
                 serial,
@@ -145,10 +148,15 @@ pub(crate) async fn run(client: Client, job: Job) -> Done {
     }
 }
 
-async fn step(client: &Client, place: &Place, wish: &Wish, task: Task) -> Outcome {
+async fn step(
+    client: &Client,
+    place: &Place,
+    (wish, version): (&Wish, Option<Version>),
+    task: Task,
+) -> Outcome {
     let id = wish.connector_id.as_hyphenated().to_string();
     match task {
-        Task::Look => Outcome::Looked(look(client, place, wish, &id).await),
+        Task::Look => Outcome::Looked(look(client, place, (wish, version), &id).await),
         Task::Baseline => Outcome::Baseline(baseline(client, place, wish, &id).await),
         Task::Prove(goal) => {
             let began = Timestamp::now();
@@ -179,14 +187,19 @@ async fn step(client: &Client, place: &Place, wish: &Wish, task: Task) -> Outcom
     }
 }
 
-async fn look(client: &Client, place: &Place, wish: &Wish, id: &str) -> Result<Seen, Trouble> {
+async fn look(
+    client: &Client,
+    place: &Place,
+    (wish, version): (&Wish, Option<Version>),
+    id: &str,
+) -> Result<Seen, Trouble> {
     Ok(match client.get(&place.space, id).await? {
         None => Seen::Absent,
-        Some(observed) => seen(wish, &observed)?,
+        Some(observed) => seen((wish, version), &observed)?,
     })
 }
 
-fn seen(wish: &Wish, observed: &Observed) -> Result<Seen, Trouble> {
+fn seen((wish, version): (&Wish, Option<Version>), observed: &Observed) -> Result<Seen, Trouble> {
     if observed.is_preconfigured || observed.is_system_action {
         return Ok(Seen::Foreign(
             "the connector is kept in kibana.yml or by Kibana itself".to_owned(),
@@ -204,9 +217,12 @@ fn seen(wish: &Wish, observed: &Observed) -> Result<Seen, Trouble> {
         );
         return Ok(Seen::Foreign(text));
     }
-    let differences = driver(wish)?
-        .0
-        .differences(&spec.config, &spec.display_name, observed);
+    let (driver, _) = driver(wish)?;
+    let config = version.map_or_else(
+        || spec.config.clone(),
+        |version| driver.for_version(&spec.config, &spec.if_supported, &version),
+    );
+    let differences = driver.differences(&config, &spec.display_name, observed);
     Ok(Seen::Ours {
         differences: differences
             .iter()
@@ -223,7 +239,8 @@ async fn write(
     (create, key, version): (bool, SecretString, Version),
 ) -> Result<(), Trouble> {
     let (driver, spec) = driver(wish)?;
-    let rendered = driver.render(&spec.config, &spec.display_name, &key, &version);
+    let config = driver.for_version(&spec.config, &spec.if_supported, &version);
+    let rendered = driver.render(&config, &spec.display_name, &key, &version);
     let body = rendered
         .map_err(|problems| Trouble::new(FailureClass::Rejected, &join(&problems), false))?;
     if create {
@@ -247,10 +264,7 @@ async fn baseline(
         return Err(Trouble::new(FailureClass::Conflict, text, true));
     };
     let config = serde_json::Value::Object(observed.config).to_string();
-    let execution = client
-        .execute(&place.space, id, &driver.probe(&config))
-        .await?;
-    Ok(driver.read_probe(&execution))
+    try_out(client, place, id, (driver, &config)).await
 }
 
 async fn probe(
@@ -260,10 +274,24 @@ async fn probe(
     id: &str,
 ) -> Result<ProbeResult, Trouble> {
     let (driver, spec) = driver(wish)?;
-    let execution = client
-        .execute(&place.space, id, &driver.probe(&spec.config))
+    try_out(client, place, id, (driver, &spec.config)).await
+}
+
+/// One live call, or a second one where the provider's server knows the first one's limit by an older name.
+async fn try_out(
+    client: &Client,
+    place: &Place,
+    id: &str,
+    (driver, config): (&dyn Driver, &str),
+) -> Result<ProbeResult, Trouble> {
+    let first = client
+        .execute(&place.space, id, &driver.probe(config))
         .await?;
-    Ok(driver.read_probe(&execution))
+    let Some(params) = driver.probe_again(config, &first) else {
+        return Ok(driver.read_probe(&first));
+    };
+    let second = client.execute(&place.space, id, &params).await?;
+    Ok(driver.read_probe(&second))
 }
 
 /// The definition and the driver of its type.
@@ -287,6 +315,7 @@ fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Settings { .. }
         | Error::Unreachable { .. }
+        | Error::Proxy { .. }
         | Error::Tls { .. }
         | Error::Redirected { .. }
         | Error::TooManyRequests { .. }

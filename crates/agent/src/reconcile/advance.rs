@@ -162,6 +162,7 @@ impl Reconciler {
             place: place.clone(),
             serial,
             wish: Box::new(wish.clone()),
+            version: self.version(),
             task,
         });
         Advance::Wait(None)
@@ -189,14 +190,8 @@ impl Reconciler {
         if self.work.len() >= JOBS_MAX {
             return Advance::Wait(None);
         }
-        let version = self
-            .check
-            .found
-            .as_ref()
-            .and_then(|found| found.status.as_ref())
-            .map(|status| status.version);
         let key = wish.key().and_then(|id| self.keys.get(&id));
-        let (Some(version), Some(key)) = (version, key) else {
+        let (Some(version), Some(key)) = (self.version(), key) else {
             return Advance::Wait(None);
         };
         let (value, fingerprint) = (key.value.clone(), key.fingerprint.clone());
@@ -224,6 +219,12 @@ impl Reconciler {
                 version,
             },
         )
+    }
+
+    /// The Kibana's version, as the last preflight found it.
+    fn version(&self) -> Option<keyfleet_kibana::Version> {
+        let found = self.check.found.as_ref()?;
+        Some(found.status.as_ref()?.version)
     }
 
     fn note_intent(&mut self, place: &Place, goal: Goal) -> io::Result<()> {

@@ -1,5 +1,8 @@
 //! A control service that holds state: real TLS, real enrolment, real sealing; its database is a struct.
 
+#[cfg(test)]
+mod certificates;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,19 +15,17 @@ use keyfleet_proto::v1::agent_message::Message as FromAgent;
 use keyfleet_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use keyfleet_proto::v1::control_message::Message as ToAgent;
 use keyfleet_seal::{Sealer, SessionInfo};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa,
-    KeyPair, PublicKeyData,
-};
-use rustls::pki_types::CertificateSigningRequestDer;
+use rcgen::{CertifiedIssuer, KeyPair, PublicKeyData};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status, Streaming};
 use uuid::Uuid;
+
+use certificates::{Given, ca, same, server_tls};
 
 /// Longest wait for anything in these tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,8 +35,36 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct State {
     /// How often the join token may still be used.
     pub(crate) token_uses: u32,
+    /// A second token, of `deployment replace`: the same deployment, a new enrolment.
+    pub(crate) replacement: Option<String>,
+    /// Requests that took a use of a token.
     pub(crate) enrolled: Vec<v1::EnrollRequest>,
+    pub(crate) enrolment: Uuid,
     pub(crate) sealing_public_key: Vec<u8>,
+    /// Certificates, oldest first.
+    pub(crate) given: Vec<Given>,
+    /// How long they live from now on, in seconds.
+    pub(crate) certificate_secs: i64,
+    /// The highest number of this enrolment that opened a session.
+    pub(crate) seen: u64,
+    /// A superseded certificate was used: nobody gets keys any more.
+    pub(crate) clones: u32,
+    /// Numbers of certificates, in the order in which they opened sessions.
+    pub(crate) sessions: Vec<u64>,
+    /// Numbers of the certificates with which the next one was bought or asked for.
+    pub(crate) renewals: Vec<u64>,
+    /// Answers of `Enroll`, `Renew` and `Session` that are lost on the way, though everything was done.
+    pub(crate) lost: u32,
+    /// `Renew` says no with this.
+    pub(crate) renewal_refusal: Option<(Code, &'static str)>,
+    /// `Session` says no with this to certificates with one of these numbers.
+    pub(crate) session_refusal: Option<(&'static [u64], Code, &'static str)>,
+    /// `Renew` answers what nobody can use.
+    pub(crate) garbage: bool,
+    /// Sessions are accepted and never welcomed.
+    pub(crate) mute: bool,
+    /// The next CA signs, and both are to be trusted.
+    pub(crate) rotating: bool,
     pub(crate) desired: Option<v1::Desired>,
     pub(crate) keys: BTreeMap<(String, u64), String>,
     /// Keys that are never sent.
@@ -67,8 +96,11 @@ impl State {
 #[derive(Clone)]
 pub(crate) struct Control {
     pub(crate) address: SocketAddr,
+    /// The same, with a certificate of the next CA.
+    pub(crate) next_address: SocketAddr,
+    /// The same, where the agents' certificates of the first CA are not taken any more.
+    pub(crate) strict_address: SocketAddr,
     pub(crate) deployment: DeploymentId,
-    pub(crate) enrolment: EnrolmentId,
     pub(crate) token: String,
     inner: Arc<Inner>,
 }
@@ -77,46 +109,91 @@ struct Inner {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     pushes: broadcast::Sender<ToAgent>,
+    ends: broadcast::Sender<(Code, &'static str)>,
     ca: CertifiedIssuer<'static, KeyPair>,
+    next_ca: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Control {
     /// Starts it; the server lives as long as `tasks`.
     pub(crate) async fn start(tasks: &mut JoinSet<()>) -> Self {
-        let ca = ca();
+        let (ca, next_ca) = (ca(), ca());
         let pin = Sha256::digest(ca.key().subject_public_key_info());
         let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let tls = server_tls(&ca);
+        let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
+        let servers = [
+            (server_tls(&ca, &[&ca, &next_ca]), bind().await.unwrap()),
+            (
+                server_tls(&next_ca, &[&ca, &next_ca]),
+                bind().await.unwrap(),
+            ),
+            (server_tls(&ca, &[&next_ca]), bind().await.unwrap()),
+        ];
         let inner = Inner {
             state: Mutex::new(State {
                 token_uses: 1,
+                certificate_secs: 14 * 86_400,
+                enrolment: Uuid::new_v4(),
                 ..State::default()
             }),
             changed: watch::Sender::new(0),
-            pushes: broadcast::Sender::new(16),
+            pushes: broadcast::Sender::new(256),
+            ends: broadcast::Sender::new(16),
             ca,
+            next_ca,
         };
         let control = Self {
-            address,
+            address: servers[0].1.local_addr().unwrap(),
+            next_address: servers[1].1.local_addr().unwrap(),
+            strict_address: servers[2].1.local_addr().unwrap(),
             deployment: DeploymentId::new(Uuid::new_v4()),
-            enrolment: EnrolmentId::new(Uuid::new_v4()),
             token: format!("kfj_{}.{pin}", "A".repeat(43)),
             inner: Arc::new(inner),
         };
-        let service = AgentServiceServer::new(control.clone());
-        let server = Server::builder()
-            .tls_config(tls)
-            .unwrap()
-            .add_service(service);
-        tasks.spawn(async move {
-            server
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
+        for (tls, listener) in servers {
+            let service = AgentServiceServer::new(control.clone());
+            let server = Server::builder()
+                .tls_config(tls)
                 .unwrap()
-        });
+                .add_service(service);
+            tasks.spawn(async move {
+                server
+                    .serve_with_incoming(TcpListenerStream::new(listener))
+                    .await
+                    .unwrap()
+            });
+        }
         control
+    }
+
+    /// The join token that [`Control::replace`] makes good.
+    pub(crate) fn other_token(&self) -> String {
+        let (_, pin) = self.token.split_once('.').unwrap();
+        format!("kfj_{}.{pin}", "E".repeat(43))
+    }
+
+    /// As [`Control::other_token`], made after the next CA took over.
+    pub(crate) fn token_of_next_ca(&self) -> String {
+        let pin = Sha256::digest(self.inner.next_ca.key().subject_public_key_info());
+        let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("kfj_{}.{pin}", "E".repeat(43))
+    }
+
+    /// Voids the present enrolment, as `deployment replace` does; the other token may be used so often.
+    pub(crate) fn replace(&self, uses: u32) {
+        self.change(|state| {
+            state.enrolment = Uuid::new_v4();
+            state.seen = 0;
+            state.replacement = Some(self.other_token());
+            state.token_uses = uses;
+        });
+        let message = "deployment is not enrolled with this certificate";
+        self.drop_sessions(Code::PermissionDenied, message);
+    }
+
+    /// Ends every session with this status.
+    pub(crate) fn drop_sessions(&self, code: Code, message: &'static str) {
+        let _ = self.inner.ends.send((code, message));
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -185,25 +262,6 @@ impl Control {
     }
 }
 
-fn ca() -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-fn server_tls(ca: &CertifiedIssuer<'static, KeyPair>) -> ServerTlsConfig {
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])
-        .unwrap()
-        .signed_by(&key, ca)
-        .unwrap();
-    let chain = format!("{}{}", leaf.pem(), ca.pem());
-    ServerTlsConfig::new()
-        .identity(Identity::from_pem(chain, key.serialize_pem()))
-        .client_ca_root(Certificate::from_pem(ca.pem()))
-        .client_auth_optional(true)
-}
-
 /// Keys are only named here; the session seals them as its last step.
 fn desired_and_keys(state: &State) -> Vec<ToAgent> {
     let Some(desired) = state.desired.clone() else {
@@ -237,27 +295,67 @@ impl AgentService for Control {
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
         let request = request.into_inner();
-        if request.join_token != self.token {
+        let (replacement, known) = {
+            let state = self.state();
+            let replacement = state.replacement.as_ref() == Some(&request.join_token);
+            // The very same request before the first session is the same enrolment.
+            let known = state.seen == 0
+                && state
+                    .enrolled
+                    .last()
+                    .is_some_and(|last| same(last, &request));
+            (replacement, known)
+        };
+        if request.join_token != self.token && !replacement {
             return Err(Status::unauthenticated("there is no such join token"));
         }
-        self.change(|state| match state.token_uses.checked_sub(1) {
-            Some(left) => {
-                state.token_uses = left;
-                state.sealing_public_key = request.sealing_public_key.to_vec();
-                state.enrolled.push(request.clone());
-                Ok(())
-            }
-            None => Err(Status::permission_denied("the join token is used up")),
-        })?;
-        let der = CertificateSigningRequestDer::from(request.certificate_request_der.to_vec());
-        let csr = CertificateSigningRequestParams::from_der(&der).unwrap();
-        let certificate = csr.signed_by(&self.inner.ca).unwrap();
+        if !known {
+            self.change(|state| match state.token_uses.checked_sub(1) {
+                Some(left) => {
+                    state.token_uses = left;
+                    state.sealing_public_key = request.sealing_public_key.to_vec();
+                    state.enrolled.push(request.clone());
+                    Ok(())
+                }
+                None => Err(Status::permission_denied("the join token is used up")),
+            })?;
+        }
+        let (certificate_der, ca_certificates_der, not_after) =
+            self.issue(&request.certificate_request_der, known);
+        self.maybe_lost()?;
         Ok(Response::new(v1::EnrollResponse {
             deployment_id: self.deployment.to_string(),
-            enrolment_id: self.enrolment.to_string(),
-            certificate_der: certificate.der().to_vec().into(),
-            ca_certificate_der: self.inner.ca.der().to_vec().into(),
-            not_after: None,
+            enrolment_id: self.state().enrolment.to_string(),
+            certificate_der,
+            ca_certificates_der,
+            not_after,
+        }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let given = self.caller(&request)?;
+        let (refusal, garbage) = self.change(|state| {
+            state.renewals.push(given.number);
+            (state.renewal_refusal, state.garbage)
+        });
+        if let Some((code, message)) = refusal {
+            return Err(Status::new(code, message));
+        }
+        let request = request.into_inner();
+        let (certificate_der, ca_certificates_der, not_after) =
+            self.issue(&request.certificate_request_der, false);
+        self.maybe_lost()?;
+        Ok(Response::new(v1::RenewResponse {
+            certificate_der: if garbage {
+                "garbage".into()
+            } else {
+                certificate_der
+            },
+            ca_certificates_der,
+            not_after,
         }))
     }
 
@@ -267,11 +365,11 @@ impl AgentService for Control {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        if request
-            .peer_certs()
-            .is_none_or(|certificates| certificates.is_empty())
+        let given = self.caller(&request)?;
+        if let Some((numbers, code, message)) = self.state().session_refusal
+            && numbers.contains(&given.number)
         {
-            return Err(Status::unauthenticated("no client certificate"));
+            return Err(Status::new(code, message));
         }
         let mut inbound = request.into_inner();
         let Some(FromAgent::Hello(hello)) =
@@ -279,6 +377,12 @@ impl AgentService for Control {
         else {
             return Err(Status::invalid_argument("no hello"));
         };
+        self.change(|state| {
+            state.clones += u32::from(given.number < state.seen);
+            state.seen = state.seen.max(given.number);
+            state.sessions.push(given.number);
+        });
+        self.maybe_lost()?;
         let (sender, receiver) = mpsc::channel(64);
         let control = self.clone();
         let mut task = JoinSet::new();
@@ -290,6 +394,17 @@ impl AgentService for Control {
 }
 
 impl Control {
+    /// Everything was done, and the answer does not arrive.
+    fn maybe_lost(&self) -> Result<(), Status> {
+        self.change(|state| match state.lost.checked_sub(1) {
+            Some(left) => {
+                state.lost = left;
+                Err(Status::unavailable("the answer was lost"))
+            }
+            None => Ok(()),
+        })
+    }
+
     async fn serve(
         self,
         hello: v1::Hello,
@@ -297,16 +412,23 @@ impl Control {
         sender: mpsc::Sender<Result<v1::ControlMessage, Status>>,
     ) {
         let mut pushes = self.inner.pushes.subscribe();
+        let mut ends = self.inner.ends.subscribe();
         let nonce = hello.nonce.to_vec().try_into().unwrap();
         let info = SessionInfo {
             deployment: self.deployment,
-            enrolment: self.enrolment,
+            enrolment: EnrolmentId::new(self.state().enrolment),
             nonce,
         };
         let (mut sealer, encapsulated) =
             Sealer::new(&self.state().sealing_public_key, &info).unwrap();
         let mut queue = self.greet(&hello, encapsulated);
-        self.change(|state| state.hellos.push(hello));
+        let mute = self.change(|state| {
+            state.hellos.push(hello);
+            state.mute
+        });
+        if mute {
+            queue.clear();
+        }
         loop {
             for message in queue.drain(..) {
                 let message = self.sealed(message, &mut sealer);
@@ -322,6 +444,11 @@ impl Control {
             }
             tokio::select! {
                 push = pushes.recv() => queue.extend(push),
+                Ok((code, message)) = ends.recv() => {
+                    // Whoever is gone already need not hear it.
+                    let _ = sender.send(Err(Status::new(code, message))).await;
+                    return;
+                }
                 message = inbound.message() => match message {
                     Ok(Some(v1::AgentMessage { message: Some(message) })) => queue.extend(self.hear(message)),
                     Ok(Some(_)) => {}

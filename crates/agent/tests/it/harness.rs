@@ -84,12 +84,15 @@ impl Harness {
                 host: "127.0.0.1".to_owned(),
                 port: self.control.address.port(),
                 join_token_file: Some(self.directory.path().join("token")),
+                proxy: None,
+                timeout: Duration::from_secs(20),
             },
             state_dir: self.state_dir(),
             kibana: config::Kibana {
                 url: self.kibana.url().parse().unwrap(),
                 credentials_file: self.directory.path().join("kibana-key"),
                 ca_file: None,
+                proxy: None,
                 timeout: Duration::from_secs(5),
                 probe_timeout: Duration::from_secs(5),
             },
@@ -182,6 +185,7 @@ impl Harness {
             drift_policy: v1::DriftPolicy::Correct.into(),
             allowed_hosts: vec!["127.0.0.1".to_owned()],
             probe_interval_secs: 0,
+            if_supported: Vec::new(),
         }
     }
 
@@ -292,6 +296,27 @@ impl Harness {
             "{}",
             answer.text().await.unwrap()
         );
+    }
+
+    /// Changes a file of the agent's state.
+    pub(crate) fn rewrite(&self, file: &str, change: impl FnOnce(String) -> String) {
+        let path = self.state_dir().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, change(text)).unwrap();
+    }
+
+    /// Puts another join token into its file.
+    pub(crate) fn give_token(&self, token: &str) {
+        std::fs::write(self.directory.path().join("token"), token).unwrap();
+    }
+
+    /// Waits until the certificates with these numbers opened sessions, one after the other.
+    pub(crate) async fn until_sessions(&self, numbers: &[u64]) {
+        self.control
+            .until(&format!("sessions of {numbers:?}"), |state| {
+                state.sessions == numbers
+            })
+            .await;
     }
 
     /// Everything the agent keeps on disk, as one text.

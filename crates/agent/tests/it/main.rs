@@ -15,6 +15,14 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod install;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod renewal;
+#[cfg(test)]
+mod replaced;
