@@ -1,4 +1,6 @@
-//! The three commands: `init`, `check-config`, `serve`.
+//! The commands: `init`, `check-config`, `serve`, `backup`, `restore`.
+
+mod keep;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -40,9 +42,32 @@ enum Command {
     },
     /// Run the service until SIGTERM or Ctrl-C.
     Serve,
+    /// Write the database into one file, while the service runs.
+    Backup {
+        /// The file to make.
+        file: PathBuf,
+        /// Replace a file that is there.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Bring a backup back; the service must be stopped. Shows what would be lost.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// Replace the present database; it is kept beside the new one.
+        #[arg(long)]
+        yes: bool,
+        /// Why, for the audit log.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
 }
 
 type Failure = Box<dyn std::error::Error>;
+
+/// SIGXFSZ on Linux: a file would grow beyond the limit of the process. It ends a process that does not ask for it.
+#[cfg(target_os = "linux")]
+const FILE_LIMIT: i32 = 25;
 
 /// Runs the command; `hardened` says whether the process could be protected.
 pub(crate) fn run(cli: Cli, hardened: Result<(), keyfleet_seal::Error>) -> ExitCode {
@@ -86,6 +111,12 @@ fn execute(cli: Cli, hardened: Result<(), keyfleet_seal::Error>) -> Result<(), F
             writeln!(out, "data:            {}", config.data_dir.display())?;
         }
         Command::Serve => run_service(config, hardened)?,
+        Command::Backup { file, force } => {
+            keep::back_up(&mut out, &config.data_dir, &file, force)?;
+        }
+        Command::Restore { file, yes, reason } => {
+            keep::restore(&mut out, &config.data_dir, &file, yes, reason)?;
+        }
     }
     Ok(())
 }
@@ -104,6 +135,12 @@ fn run_service(config: Config, hardened: Result<(), keyfleet_seal::Error>) -> Re
         .enable_all()
         .build()?;
     let served: Result<(), Failure> = runtime.block_on(async {
+        // Asked for and not looked at: a limit is then an error of that write, like a full disk.
+        #[cfg(target_os = "linux")]
+        let _file_limit = {
+            use tokio::signal::unix::{SignalKind, signal};
+            signal(SignalKind::from_raw(FILE_LIMIT))?
+        };
         let shutdown = CancellationToken::new();
         let signal = end_on_signal(shutdown.clone())?;
         let service = serve::serve(config, shutdown.clone());

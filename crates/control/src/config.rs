@@ -1,12 +1,14 @@
 //! Settings: embedded defaults, then a file, then the environment, then flags; read once, checked, frozen.
 
+mod vault;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keyfleet_vault::{Auth, Settings as VaultSettings};
+use keyfleet_core::travel::{HostPattern, InvalidHost};
+use keyfleet_vault::{Proxy, Settings as VaultSettings};
 use serde::Deserialize;
-use url::Url;
 
 /// The documented defaults; also what `keyfleet-control check-config --defaults` prints.
 pub const DEFAULTS: &str = include_str!("control.default.toml");
@@ -52,8 +54,12 @@ pub struct Config {
     pub vault_poll: Duration,
     /// Beginnings of `mount/path` that may serve as Keys.
     pub key_paths: Vec<String>,
+    /// Hosts that Keys may ever travel to: exact, or `*.` and a domain.
+    pub outbound_hosts: Vec<HostPattern>,
     /// Ask the provider about refused keys; with this deadline.
     pub verify: Option<Duration>,
+    /// The proxy on the way to the provider.
+    pub provider_proxy: Option<Proxy>,
     /// Logs as JSON.
     pub log_json: bool,
     /// Levels.
@@ -82,6 +88,12 @@ pub struct Agents {
     pub probes_per_minute: u32,
     /// How long a certificate lives.
     pub certificate_lifetime: Duration,
+    /// How long after its end a certificate may still be renewed.
+    pub renew_ended: Duration,
+    /// An operator must allow each such renewal.
+    pub renew_ended_needs_approval: bool,
+    /// A rotation of the CA does not end by itself before this has passed.
+    pub ca_overlap: Duration,
     /// How often an unchanged connector is proven; 0 = never.
     pub idle_probe: Duration,
 }
@@ -93,6 +105,7 @@ struct Raw {
     operators: Port,
     vault: RawVault,
     provider: RawProvider,
+    outbound: RawOutbound,
     log: RawLog,
     shutdown: RawShutdown,
 }
@@ -103,20 +116,38 @@ struct RawAgents {
     names: Vec<String>,
     heartbeat_secs: u32,
     probes_per_minute: u32,
-    certificate_days: u32,
+    certificate_secs: u32,
+    renew_ended_secs: u32,
+    renew_ended_needs_approval: bool,
+    ca_overlap_secs: u32,
     idle_probe_hours: u32,
 }
 
 #[derive(Deserialize)]
 struct RawVault {
     address: String,
+    more_addresses: Vec<String>,
     ca_file: PathBuf,
     namespace: String,
+    login_namespace: String,
+    proxy: String,
+    no_proxy: Vec<String>,
     auth: String,
     token_file: PathBuf,
     approle_mount: String,
     approle_role_id: String,
     approle_secret_id_file: PathBuf,
+    approle_wrapped_role: String,
+    kubernetes_mount: String,
+    kubernetes_role: String,
+    kubernetes_token_file: PathBuf,
+    jwt_mount: String,
+    jwt_role: String,
+    jwt_token_file: PathBuf,
+    cert_mount: String,
+    cert_role: String,
+    cert_file: PathBuf,
+    cert_key_file: PathBuf,
     timeout_secs: u32,
     poll_interval_secs: u32,
     key_paths: Vec<String>,
@@ -126,6 +157,13 @@ struct RawVault {
 struct RawProvider {
     verify: bool,
     timeout_secs: u32,
+    proxy: String,
+    no_proxy: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct RawOutbound {
+    allowed_hosts: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -156,6 +194,10 @@ pub fn load(file: Option<&Path>, data_dir: Option<PathBuf>) -> Result<Config, Er
         .with_list_parse_key("agents.names")
         .with_list_parse_key("operators.names")
         .with_list_parse_key("vault.key_paths")
+        .with_list_parse_key("vault.more_addresses")
+        .with_list_parse_key("vault.no_proxy")
+        .with_list_parse_key("provider.no_proxy")
+        .with_list_parse_key("outbound.allowed_hosts")
         .try_parsing(true);
     let merged = builder.add_source(environment).build()?;
     let mut raw = deserialize(merged)?;
@@ -191,7 +233,8 @@ fn deserialize(merged: config::Config) -> Result<Raw, Error> {
 
 fn check(raw: Raw) -> Result<Config, Error> {
     let seconds = |secs: u32| Duration::from_secs(u64::from(secs));
-    let vault = vault_settings(&raw.vault)?;
+    let vault = vault::settings(&raw.vault, &raw.data_dir)?;
+    let provider_proxy = vault::proxy("provider", &raw.provider.proxy, &raw.provider.no_proxy)?;
     let log_json = match raw.log.format.as_str() {
         "text" => false,
         "json" => true,
@@ -199,7 +242,7 @@ fn check(raw: Raw) -> Result<Config, Error> {
     };
     for (name, value) in [
         ("agents.heartbeat_secs", raw.agents.heartbeat_secs),
-        ("agents.certificate_days", raw.agents.certificate_days),
+        ("agents.certificate_secs", raw.agents.certificate_secs),
         ("vault.timeout_secs", raw.vault.timeout_secs),
         ("vault.poll_interval_secs", raw.vault.poll_interval_secs),
         ("provider.timeout_secs", raw.provider.timeout_secs),
@@ -217,50 +260,33 @@ fn check(raw: Raw) -> Result<Config, Error> {
             },
             heartbeat: seconds(raw.agents.heartbeat_secs),
             probes_per_minute: raw.agents.probes_per_minute,
-            certificate_lifetime: seconds(raw.agents.certificate_days) * 86_400,
+            certificate_lifetime: seconds(raw.agents.certificate_secs),
+            renew_ended: seconds(raw.agents.renew_ended_secs),
+            renew_ended_needs_approval: raw.agents.renew_ended_needs_approval,
+            ca_overlap: seconds(raw.agents.ca_overlap_secs),
             idle_probe: seconds(raw.agents.idle_probe_hours) * 3_600,
         },
         operators: raw.operators,
         vault,
         vault_poll: seconds(raw.vault.poll_interval_secs),
         key_paths: raw.vault.key_paths,
+        outbound_hosts: outbound_hosts(&raw.outbound)?,
         verify: raw
             .provider
             .verify
             .then(|| seconds(raw.provider.timeout_secs)),
+        provider_proxy,
         log_json,
         log_filter: raw.log.filter,
         shutdown_deadline: seconds(raw.shutdown.deadline_secs),
     })
 }
 
-fn vault_settings(raw: &RawVault) -> Result<VaultSettings, Error> {
-    let auth = match raw.auth.as_str() {
-        "token-file" => Auth::TokenFile(raw.token_file.clone()),
-        "approle" => {
-            if raw.approle_role_id.is_empty() {
-                return Err(invalid(
-                    "vault.approle_role_id",
-                    "is empty: give the role's id",
-                ));
-            }
-            Auth::AppRole {
-                mount: raw.approle_mount.clone(),
-                role_id: raw.approle_role_id.clone(),
-                secret_id_file: raw.approle_secret_id_file.clone(),
-            }
-        }
-        _ => return Err(invalid("vault.auth", "use \"token-file\" or \"approle\"")),
-    };
-    let address: Url = raw
-        .address
-        .parse()
-        .map_err(|_| invalid("vault.address", "is not a URL: write https://host:8200"))?;
-    let mut settings = VaultSettings::new(address, auth);
-    settings.ca_file = (!raw.ca_file.as_os_str().is_empty()).then(|| raw.ca_file.clone());
-    settings.namespace = (!raw.namespace.is_empty()).then(|| raw.namespace.clone());
-    settings.timeout = Duration::from_secs(u64::from(raw.timeout_secs));
-    Ok(settings)
+fn outbound_hosts(raw: &RawOutbound) -> Result<Vec<HostPattern>, Error> {
+    let hosts = raw.allowed_hosts.iter().map(|host| host.parse());
+    hosts
+        .collect::<Result<_, InvalidHost>>()
+        .map_err(|err| invalid("outbound.allowed_hosts", &err.to_string()))
 }
 
 fn invalid(name: &str, problem: &str) -> Error {
@@ -296,15 +322,29 @@ mod tests {
             ("[agents]\nlisten = \"somewhere\"\n", "agents.listen"),
             ("[vault]\nauth = \"magic\"\n", "vault.auth"),
             ("[vault]\nauth = \"approle\"\n", "vault.approle_role_id"),
+            ("[vault]\nauth = \"jwt\"\n", "vault.jwt_role"),
+            ("[vault]\nauth = \"kubernetes\"\n", "vault.kubernetes_role"),
+            ("[vault]\nauth = \"cert\"\n", "vault.cert_file"),
+            (
+                "[vault]\nmore_addresses = [\"vault 2\"]\n",
+                "vault.more_addresses",
+            ),
+            ("[vault]\nproxy = \"ftp://a:canary@b\"\n", "vault.proxy"),
+            ("[provider]\nproxy = \"canary\"\n", "provider.proxy"),
             (
                 "[vault]\npoll_interval_secs = 0\n",
                 "vault.poll_interval_secs",
             ),
             ("[log]\nformat = \"xml\"\n", "log.format"),
+            (
+                "[outbound]\nallowed_hosts = [\"*\"]\n",
+                "outbound.allowed_hosts",
+            ),
         ];
         for (text, name) in cases {
             let err = with_file(text).unwrap_err().to_string();
             assert!(err.contains(name), "{text}: {err}");
+            assert!(!err.contains("canary"), "{err}");
         }
     }
 }

@@ -61,10 +61,19 @@ impl Error {
 impl From<keyfleet_store::Error> for Error {
     fn from(err: keyfleet_store::Error) -> Self {
         match err {
-            keyfleet_store::Error::Closed => Self::Unavailable(err.to_string()),
+            keyfleet_store::Error::Closed | keyfleet_store::Error::GivenUp => {
+                Self::Unavailable(err.to_string())
+            }
+            keyfleet_store::Error::Disk { trouble, .. } => {
+                tracing::error!(error = %error_chain(&err), "the disk of the database fails");
+                Self::Unavailable(trouble.to_string())
+            }
             keyfleet_store::Error::Locked { .. }
             | keyfleet_store::Error::Lock { .. }
             | keyfleet_store::Error::TooNew { .. }
+            | keyfleet_store::Error::Damaged { .. }
+            | keyfleet_store::Error::File { .. }
+            | keyfleet_store::Error::Exists { .. }
             | keyfleet_store::Error::Sqlite(_)
             | keyfleet_store::Error::Corrupt { .. } => Self::internal(&err),
         }

@@ -48,6 +48,15 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(failed("read", path))
 }
 
+/// Removes a file; one that is not there is no error.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    let gone = match fs::remove_file(path) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_dir(path)),
+    };
+    gone.map_err(failed("remove", path))
+}
+
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let temporary = path.with_added_extension("new");
     let write_all = || {
@@ -60,10 +69,15 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(dir) => fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
+        sync_dir(path)
     };
     write_all().map_err(failed("write", path))
+}
+
+/// A name is on disk when its directory is.
+fn sync_dir(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(dir) => fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
 }

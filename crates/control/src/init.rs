@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use keyfleet_core::fleet::Selector;
 use keyfleet_core::token::Role;
 use keyfleet_seal::FingerprintKey;
 use keyfleet_store::{Store, TokenUse, Tx};
 use secrecy::ExposeSecret as _;
 
+use crate::app::audit::record_own;
 use crate::app::tokens::{self, NewToken};
 use crate::ca::{self, Authority};
 use crate::error::Error as AppError;
@@ -83,8 +85,7 @@ async fn first_token(
         .read(|tx| Ok::<_, AppError>(tx.tokens()?))
         .await
         .map_err(failed)?;
-    let is_admin =
-        |usage: &TokenUse| matches!(usage, TokenUse::Operator { role } if *role == Role::Admin);
+    let is_admin = |usage: &TokenUse| matches!(usage, TokenUse::Operator { role, scope } if *role == Role::Admin && scope.is_everything());
     if known
         .iter()
         .any(|token| is_admin(&token.usage) && !token.revoked)
@@ -92,16 +93,23 @@ async fn first_token(
         return Ok(None);
     }
     let new = NewToken {
-        usage: TokenUse::Operator { role: Role::Admin },
+        usage: TokenUse::Operator {
+            role: Role::Admin,
+            scope: Selector::default(),
+        },
         principal: "admin".to_owned(),
         ttl: None,
     };
-    let made = tokens::make(new, "keyfleet-control init", authority.pin(), clock::now());
+    let made = tokens::make(new, "keyfleet-control init", &authority.pin(), clock::now());
     let (token, value) = made.map_err(failed)?;
     let path = data_dir.join("admin.token");
     files::write_secret(&path, value.expose_secret().as_bytes())?;
     let hash = tokens::hash(value.expose_secret());
-    let insert = move |tx: &Tx<'_>| Ok::<_, AppError>(tx.insert_token(&token, &hash)?);
+    let insert = move |tx: &Tx<'_>| {
+        tx.insert_token(&token, &hash)?;
+        let act = tokens::act("token.create", &token, "");
+        record_own(tx, act.action, act.target, act.detail, token.created_at)
+    };
     store.write(insert).await.map_err(failed)?;
     Ok(Some(path))
 }

@@ -9,14 +9,18 @@
 //! Reading order: [`serve`], `app` (the use cases), `grpc` (the transports), `tasks`.
 
 mod app;
+pub mod backup;
 pub mod ca;
 mod clock;
 pub mod config;
 mod error;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod grpc;
 pub mod init;
 mod keyring;
+mod limits;
 mod manifest;
 pub mod serve;
 mod sessions;

@@ -12,11 +12,10 @@ use keyfleet_store::Store;
 use keyfleet_vault::Vault;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::transport::server::Connected;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::app::App;
 use crate::ca::{self, Authority};
@@ -25,8 +24,8 @@ use crate::grpc::agent::AgentApi;
 use crate::grpc::operator::OperatorApi;
 use crate::init::{database_path, fingerprint_path};
 use crate::keyring::KeyRing;
-use crate::tasks::{Tasks, last_seen, planner, vault_poll};
-use crate::{clock, files, tls, web};
+use crate::tasks::{Tasks, audit_log, last_seen, planner, rotation, upkeep, vault_poll};
+use crate::{files, tls, web};
 
 /// HTTP/2 pings that find half-open connections; liveness itself is judged by heartbeats.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -35,8 +34,15 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A TLS handshake that takes longer is no agent of ours.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long calls whose callers have gone may take at the shutdown.
+const CALLS_DEADLINE: Duration = Duration::from_secs(2);
+
 /// One stream of an agent and its enrolment; more is abuse.
 const AGENT_STREAMS_MAX: u32 = 8;
+
+/// The longest message that is read from an agent. Decoded it may take a hundred times as much, and an agent splits what
+/// is longer.
+const AGENT_MESSAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// Why the service did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,14 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Store(#[from] keyfleet_store::Error),
+    /// There is no database.
+    #[error(
+        "there is no database {path}: `keyfleet-control init` makes the first one, `keyfleet-control restore FILE` brings back a backup"
+    )]
+    NoDatabase {
+        /// Where it should be.
+        path: std::path::PathBuf,
+    },
     /// The settings of Vault.
     #[error("the settings of Vault cannot be used")]
     Vault(#[from] keyfleet_vault::Error),
@@ -64,15 +78,15 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// The certificate of the operators' port.
-    #[error("the certificate of the operators' port cannot be used")]
+    /// TLS of a port.
+    #[error("a port cannot speak TLS")]
     Tls(#[from] rustls::Error),
-    /// TLS or gRPC of a port.
-    #[error("a port cannot be served")]
-    Transport(#[from] tonic::transport::Error),
     /// Reflection.
     #[error("the descriptors of the API cannot be served")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The hosts of the settings.
+    #[error("the setting outbound.allowed_hosts cannot be taken in: {0}")]
+    Outbound(String),
     /// A task ended that never should.
     #[error("{0} ended before the service")]
     TaskEnded(&'static str),
@@ -84,6 +98,9 @@ pub enum Error {
 /// [`Error`] where it cannot start, or a part of it failed.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let app = build(config, shutdown.clone())?;
+    app.load_andon().await?;
+    let settled = app.settle_outbound().await;
+    settled.map_err(|err| Error::Outbound(err.to_string()))?;
     let agents = listen(&app.config.agents.port).await?;
     let operators = listen(&app.config.operators).await?;
     let mut tasks = Tasks::new(shutdown.clone());
@@ -93,17 +110,29 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
         last_seen::run(app.clone(), shutdown.clone()),
     );
     tasks.spawn(
+        "the care of the database",
+        upkeep::run(app.clone(), shutdown.clone()),
+    );
+    tasks.spawn(
         "the poll of Vault",
         vault_poll::run(app.clone(), shutdown.clone()),
+    );
+    tasks.spawn(
+        "the record of the audit log",
+        audit_log::run(app.clone(), shutdown.clone()),
     );
     let (vault, end) = (app.keyring.vault().clone(), shutdown.clone());
     tasks.spawn("the renewal of Vault's token", async move {
         vault.keep_logged_in(end).await
     });
-    let (server, incoming) = (agents_server(&app)?, TcpListenerStream::new(agents));
+    tasks.spawn(
+        "the rotation of the CA",
+        rotation::run(app.clone(), shutdown.clone()),
+    );
+    let incoming = tls::incoming(agents, agents_tls(&app)?, HANDSHAKE_DEADLINE);
     tasks.spawn(
         "the agents' port",
-        serve_port("agents", server, incoming, shutdown.clone()),
+        serve_port("agents", agents_server(&app), incoming, shutdown.clone()),
     );
     let incoming = tls::incoming(operators, operators_tls(&app)?, HANDSHAKE_DEADLINE);
     tasks.spawn(
@@ -122,6 +151,12 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
         "control service ready"
     );
     let ended = tasks.until_shutdown().await;
+    wind_up(&app, tasks).await;
+    ended.map_or(Ok(()), |name| Err(Error::TaskEnded(name)))
+}
+
+/// Waits for what goes on, and leaves everything on disk.
+async fn wind_up(app: &App, tasks: Tasks) {
     let left = tasks.join(app.config.shutdown_deadline).await;
     if left > 0 {
         tracing::warn!(
@@ -129,17 +164,26 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
             "some tasks did not end within the deadline and were cut off"
         );
     }
+    if !app.finish(CALLS_DEADLINE).await {
+        tracing::warn!("some calls did not end within the deadline and were cut off");
+    }
+    app.write_counted_refusals().await;
+    app.log_audit_head().await;
     app.store.close().await;
     tracing::info!("control service ended");
-    ended.map_or(Ok(()), |name| Err(Error::TaskEnded(name)))
 }
 
 fn build(config: Config, shutdown: CancellationToken) -> Result<App, Error> {
     let authority = Authority::load(&config.data_dir)?;
     let fingerprint =
         FingerprintKey::from_bytes(&files::read(&fingerprint_path(&config.data_dir))?)?;
-    let store = Store::open(&database_path(&config.data_dir))?;
-    let keyring = KeyRing::new(Vault::new(config.vault.clone())?);
+    let database = database_path(&config.data_dir);
+    // An empty one in its place would know no deployment and refuse the whole fleet.
+    if !std::fs::metadata(&database).is_ok_and(|file| file.len() > 0) {
+        return Err(Error::NoDatabase { path: database });
+    }
+    let store = Store::open(&database)?;
+    let keyring = KeyRing::new(Vault::new(&config.vault)?);
     Ok(App::new(
         config,
         store,
@@ -163,29 +207,28 @@ struct PortServer {
     routes: Routes,
 }
 
-fn agents_server(app: &App) -> Result<PortServer, Error> {
-    let (chain, key) = app
-        .authority
-        .server(&app.config.agents.port.names, clock::now())?;
-    // Enrolment comes without a client certificate; every other call checks for one itself.
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(chain, key))
-        .client_ca_root(Certificate::from_pem(app.authority.certificate_pem()))
-        .client_auth_optional(true)
-        .timeout(HANDSHAKE_DEADLINE);
+fn agents_server(app: &App) -> PortServer {
     let server = Server::builder()
-        .tls_config(tls)?
         .max_concurrent_streams(Some(AGENT_STREAMS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
-    let routes = Routes::new(AgentServiceServer::new(AgentApi { app: app.clone() }));
-    Ok(PortServer { server, routes })
+    let api = AgentApi {
+        app: app.clone(),
+        issuing: Arc::default(),
+    };
+    let service = AgentServiceServer::new(api).max_decoding_message_size(AGENT_MESSAGE_BYTES_MAX);
+    let routes = Routes::new(service);
+    PortServer { server, routes }
+}
+
+fn agents_tls(app: &App) -> Result<Arc<rustls::ServerConfig>, Error> {
+    let presented = tls::Presented::new(&app.authority, &app.config.agents.port.names)?;
+    Ok(tls::agents(presented, &app.authority)?)
 }
 
 fn operators_tls(app: &App) -> Result<Arc<rustls::ServerConfig>, Error> {
-    let names = &app.config.operators.names;
-    let (chain, key) = app.authority.server(names, clock::now())?;
-    Ok(tls::settings(&chain, &key)?)
+    let presented = tls::Presented::new(&app.authority, &app.config.operators.names)?;
+    Ok(tls::operators(presented)?)
 }
 
 async fn operators_server(app: &App) -> Result<PortServer, Error> {

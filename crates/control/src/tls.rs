@@ -1,41 +1,255 @@
-//! TLS of the operators' port, which speaks HTTP/1.1 beside HTTP/2: probes and scrapers often know nothing else.
+//! TLS of both ports: TLS 1.2 and 1.3 with forward secrecy and authenticated ciphers only, certificates that change
+//! without a restart, and connections that can be hung up.
 //!
-//! tonic's own TLS offers HTTP/2 only, and a client that offers HTTP/1.1 only is turned away in the handshake.
+//! tonic's own TLS offers HTTP/2 only, has one certificate for ever, and gives no hold of the connection.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use futures_util::{Stream, stream};
+use keyfleet_core::Timestamp;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
 
-/// The protocols offered, the better one first (RFC 7301).
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+use crate::ca::{self, AgentVerifier, Authority, SERVER_RENEWAL, provider};
+use crate::clock;
 
 /// Handshakes under way at once; more wait in the listener's backlog.
-const HANDSHAKES_MAX: usize = 256;
+const HANDSHAKES_MAX: usize = 2_048;
 
-/// Settings for a chain and key in PEM.
+/// Connections of one port at once; more wait in the listener's backlog. Each is a file handle, and the service unit
+/// allows two such ports and some more.
+const CONNECTIONS_MAX: usize = 65_536;
+
+/// A connection from which nothing comes for so long is ended: a live one answers HTTP/2's pings, one every 20 s.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How long nothing is accepted after the system refused to: it has no file handles left, most likely.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a server presents: made anew when the CA changes and well before its end.
+pub(crate) struct Presented {
+    authority: Authority,
+    names: Vec<String>,
+    now: Mutex<Made>,
+}
+
+struct Made {
+    certified: Arc<CertifiedKey>,
+    at: Timestamp,
+    /// Pin of the CA that signed it.
+    ca: String,
+}
+
+impl Made {
+    fn new(authority: &Authority, names: &[String], now: Timestamp) -> Result<Self, ca::Error> {
+        let cas = authority.cas();
+        Ok(Self {
+            certified: Arc::new(cas.server(names, now)?),
+            at: now,
+            ca: cas.current.pin.clone(),
+        })
+    }
+
+    fn is_due(&self, authority: &Authority, now: Timestamp) -> bool {
+        let age = Duration::try_from(now.duration_since(self.at)).unwrap_or_default();
+        age >= SERVER_RENEWAL || self.ca != authority.cas().current.pin
+    }
+}
+
+impl Presented {
+    /// A first certificate for these names.
+    ///
+    /// # Errors
+    /// Where a name is not a DNS name or an address.
+    pub(crate) fn new(authority: &Authority, names: &[String]) -> Result<Arc<Self>, ca::Error> {
+        let made = Made::new(authority, names, clock::now())?;
+        Ok(Arc::new(Self {
+            authority: authority.clone(),
+            names: names.to_vec(),
+            now: Mutex::new(made),
+        }))
+    }
+
+    fn at(&self, now: Timestamp) -> Arc<CertifiedKey> {
+        let mut made = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.is_due(&self.authority, now) {
+            match Made::new(&self.authority, &self.names, now) {
+                Ok(new) => *made = new,
+                Err(err) => {
+                    tracing::error!(error = %keyfleet_telemetry::error_chain(&err), "the server's certificate was not renewed");
+                }
+            }
+        }
+        made.certified.clone()
+    }
+}
+
+impl std::fmt::Debug for Presented {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Presented")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Presented {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.at(clock::now()))
+    }
+}
+
+/// Settings of the operators' port. It speaks HTTP/1.1 beside HTTP/2: probes and scrapers often know nothing else.
 ///
 /// # Errors
-/// Where they do not fit together.
-pub(crate) fn settings(chain: &str, key: &str) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let unreadable = |_| rustls::Error::General("no certificate or key in PEM".to_owned());
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(unreadable)?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(unreadable)?;
-    let mut settings = ServerConfig::builder()
+/// Where the provider of TLS lacks a version: a bug.
+pub(crate) fn operators(presented: Arc<Presented>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut settings = versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        .with_cert_resolver(presented);
+    harden(&mut settings, &[b"h2", b"http/1.1"]);
     Ok(Arc::new(settings))
+}
+
+/// Settings of the agents' port, which checks client certificates where there are some.
+///
+/// # Errors
+/// As [`operators`].
+pub(crate) fn agents(
+    presented: Arc<Presented>,
+    authority: &Authority,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let verifier = Arc::new(AgentVerifier::new(authority.clone()));
+    let mut settings = versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(presented);
+    harden(&mut settings, &[b"h2"]);
+    Ok(Arc::new(settings))
+}
+
+fn versions() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {
+    // All the suites of the provider have forward secrecy and authenticated encryption; a test looks.
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+}
+
+fn harden(settings: &mut ServerConfig, protocols: &[&[u8]]) {
+    settings.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    // A resumed connection would skip the check of the client's certificate, against a CA that may be gone by now.
+    settings.session_storage = Arc::new(NoServerSessionStorage {});
+    settings.send_tls13_tickets = 0;
+    // RFC 7627: without it TLS 1.2 connections can be mixed up with each other.
+    settings.require_ems = true;
+}
+
+/// Who is at the other end of a connection; a request carries it among its extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// The client's certificate, its chain checked.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
+    /// Ends the connection at once, whatever the other end does.
+    pub(crate) hang_up: CancellationToken,
+}
+
+/// A connection behind its handshake.
+pub(crate) struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    hung_up: Pin<Box<WaitForCancellationFutureOwned>>,
+    silence: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TlsStream<TcpStream>, place: OwnedSemaphorePermit) -> Self {
+        let certificates = stream.get_ref().1.peer_certificates();
+        let certificate = certificates.and_then(<[_]>::first).cloned();
+        let hang_up = CancellationToken::new();
+        Self {
+            stream,
+            hung_up: Box::pin(hang_up.clone().cancelled_owned()),
+            silence: Box::pin(tokio::time::sleep(SILENCE_MAX)),
+            _place: place,
+            peer: Peer {
+                certificate,
+                hang_up,
+            },
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // HTTP/2 always waits to read, so that this is where a connection is woken and ended.
+        if self.hung_up.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+        } else if self.silence.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }
 
 /// The connections whose handshake succeeded within the deadline. One that hangs holds nobody else up.
@@ -43,82 +257,68 @@ pub(crate) fn incoming(
     listener: TcpListener,
     settings: Arc<ServerConfig>,
     deadline: Duration,
-) -> impl Stream<Item = Result<TlsStream<TcpStream>, Infallible>> {
+) -> impl Stream<Item = Result<Connection, Infallible>> {
     let acceptor = TlsAcceptor::from(settings);
-    TcpListenerStream::new(listener)
-        .map(move |accepted| handshake(accepted, acceptor.clone(), deadline))
-        .buffer_unordered(HANDSHAKES_MAX)
-        .filter_map(|accepted| std::future::ready(accepted.map(Ok)))
+    let handshakes = JoinSet::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    stream::unfold((listener, handshakes), move |(listener, mut handshakes)| {
+        let (acceptor, places) = (acceptor.clone(), places.clone());
+        async move {
+            loop {
+                let has_room = handshakes.len() < HANDSHAKES_MAX;
+                tokio::select! {
+                    // Cancel-safe: an ended handshake stays in the set until it is taken.
+                    Some(done) = handshakes.join_next() => {
+                        if let Ok(Some(connection)) = done {
+                            return Some((Ok(connection), (listener, handshakes)));
+                        }
+                    }
+                    // Cancel-safe: a connection that was not taken stays in the backlog.
+                    accepted = accept(&listener, &places), if has_room => match accepted {
+                        Ok((tcp, place)) => {
+                            let handshake = handshake(tcp, acceptor.clone(), deadline);
+                            handshakes.spawn(async { Some(Connection::new(handshake.await?, place)) });
+                        }
+                        Err(err) => {
+                            tracing::warn!(error = %err, "a connection was not accepted");
+                            tokio::time::sleep(ACCEPT_AGAIN).await;
+                        }
+                    },
+                }
+            }
+        }
+    })
+}
+
+/// The next connection, when there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    let (tcp, _) = listener.accept().await?;
+    Ok((tcp, place))
 }
 
 async fn handshake(
-    accepted: std::io::Result<TcpStream>,
+    tcp: TcpStream,
     acceptor: TlsAcceptor,
     deadline: Duration,
 ) -> Option<TlsStream<TcpStream>> {
-    let accepted = acceptor.accept(accepted.ok()?);
-    match tokio::time::timeout(deadline, accepted).await.ok()? {
+    // Small messages are not held back; where the system refuses, they come a little later.
+    let _ = tcp.set_nodelay(true);
+    match tokio::time::timeout(deadline, acceptor.accept(tcp))
+        .await
+        .ok()?
+    {
         Ok(stream) => Some(stream),
         Err(err) => {
-            tracing::debug!(error = %err, "a TLS handshake on the operators' port failed");
+            tracing::debug!(error = %err, "a TLS handshake failed");
             None
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ca::{self, Authority};
-    use crate::clock;
-    use rustls::pki_types::ServerName;
-    use rustls::{ClientConfig, RootCertStore};
-    use tokio_rustls::TlsConnector;
-
-    /// Dials with these protocols; says which one was chosen.
-    async fn dial(
-        address: std::net::SocketAddr,
-        authority: &Authority,
-        offered: &[&[u8]],
-    ) -> Option<Vec<u8>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.certificate().clone()).unwrap();
-        let mut client = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        client.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let tls = TlsConnector::from(Arc::new(client))
-            .connect(name, tcp)
-            .await
-            .unwrap();
-        tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec)
-    }
-
-    #[tokio::test]
-    async fn each_client_gets_its_protocol_and_a_silent_one_holds_nobody_up() {
-        // A second installation is refused and changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let dir = tempfile::tempdir().unwrap();
-        ca::create(dir.path(), clock::now()).unwrap();
-        let authority = Authority::load(dir.path()).unwrap();
-        let names = ["localhost".to_owned()];
-        let (chain, key) = authority.server(&names, clock::now()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let settings = settings(&chain, &key).unwrap();
-        let accepted = incoming(listener, settings, Duration::from_secs(60));
-        let mut accepted = std::pin::pin!(accepted);
-        let _silent = TcpStream::connect(address).await.unwrap();
-        for offered in [&["http/1.1"][..], &["http/1.1", "h2"], &[]] {
-            let protocols: Vec<&[u8]> = offered.iter().map(|name| name.as_bytes()).collect();
-            let (chosen, stream) =
-                tokio::join!(dial(address, &authority, &protocols), accepted.next());
-            // The better protocol is offered last here, and none means HTTP/1.1 too.
-            let expected = offered.last().map(|name| name.as_bytes().to_vec());
-            assert_eq!(chosen, expected, "{offered:?}");
-            assert!(stream.is_some());
-        }
-    }
-}
+mod tests;

@@ -3,23 +3,30 @@
 use std::collections::BTreeMap;
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
-use keyfleet_core::id::{ConnectorName, KeyName, Revision, RolloutId};
-use keyfleet_core::key::Key;
+use keyfleet_core::id::{KeyName, SetName};
 use keyfleet_core::token::Role;
-use keyfleet_proto::v1;
-use keyfleet_store::{Connector, Event, EventScope, KeyVersionRow, Tx};
+use keyfleet_core::travel::may_serve;
+use keyfleet_proto::{Invalid, v1};
+use keyfleet_store::{KeyVersionRow, Tx};
 
-use super::preview::{self, Change};
-use super::start::{refresh_goals, start_rollouts};
+use super::audit::Act;
+use super::preview;
 use super::{Actor, App};
 use crate::clock;
 use crate::error::Error;
-use crate::manifest::{self, InvalidManifest, Manifest, Object, Place};
+use crate::manifest::{self, InvalidManifest, Manifest, Object};
 
 mod check;
+mod models;
+pub(super) mod prune;
+mod reach;
+pub(super) mod settle;
+mod store;
 
-/// What an operator wants done with manifests.
+pub(super) use check::warnings_of;
+pub(super) use settle::{Applied, Settling, Undo};
+
+/// What an operator wants done with a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Intent {
     /// Say what would change.
@@ -31,44 +38,37 @@ pub(crate) enum Intent {
     },
 }
 
-/// What came of it.
-pub(crate) struct Applied {
-    pub(crate) result: v1::PlanResult,
-    pub(crate) rollouts: Vec<RolloutId>,
-}
-
-impl Applied {
-    /// True where an object of these kinds is new or changed.
-    fn changes_any(&self, kinds: &[&str]) -> bool {
-        let is_change = |object: &v1::ObjectChange| {
-            object.change() != v1::ChangeKind::Unchanged && kinds.contains(&object.kind.as_str())
-        };
-        self.result.objects.iter().any(is_change)
+impl Intent {
+    /// As a request that may only ask says it.
+    pub(crate) fn new(plan: bool, yes: bool) -> Self {
+        if plan {
+            Self::Plan
+        } else {
+            Self::Apply { yes }
+        }
     }
 }
 
-/// Why the transaction was undone.
-enum Undo {
-    Because(Error),
-    OnlyPlanned(Box<v1::PlanResult>),
-}
-
-impl From<keyfleet_store::Error> for Undo {
-    fn from(err: keyfleet_store::Error) -> Self {
-        Self::Because(err.into())
-    }
-}
-
-impl From<Error> for Undo {
-    fn from(err: Error) -> Self {
-        Self::Because(err)
-    }
+/// Manifests and what they are the whole of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Batch {
+    /// The files.
+    pub(crate) files: Vec<v1::ManifestFile>,
+    /// The named set that every object of the files belongs to; empty = none.
+    pub(crate) set: String,
+    /// Delete what else is in the set.
+    pub(crate) prune: bool,
+    /// Why, for the audit log.
+    pub(crate) reason: String,
 }
 
 /// Everything the transaction needs, read and checked outside of it.
 struct Job {
     manifests: Vec<Manifest>,
     versions: BTreeMap<KeyName, KeyVersionRow>,
+    set: Option<SetName>,
+    prune: bool,
+    reason: String,
     intent: Intent,
     actor: Actor,
     now: Timestamp,
@@ -79,7 +79,7 @@ impl App {
     pub(crate) async fn apply(
         &self,
         actor: &Actor,
-        files: &[v1::ManifestFile],
+        batch: Batch,
         intent: Intent,
     ) -> Result<Applied, Error> {
         let needed = if intent == Intent::Plan {
@@ -88,31 +88,24 @@ impl App {
             Role::Operator
         };
         actor.must_be(needed)?;
-        let manifests = read_all(files)?;
+        let set = match (batch.set.as_str(), batch.prune) {
+            ("", true) => return Err(Invalid::new("prune", NEEDS_SET).into()),
+            ("", false) => None,
+            (name, _) => Some(Invalid::parse("set", name)?),
+        };
+        let manifests = manifest::read_all(&batch.files)?;
         let versions = self.read_keys(actor, &manifests).await?;
-        let actor = actor.clone();
         let job = Job {
             manifests,
             versions,
+            set,
+            prune: batch.prune,
+            reason: batch.reason,
             intent,
-            actor,
+            actor: actor.clone(),
             now: clock::now(),
         };
-        match self.store.write(move |tx| job.run(tx)).await {
-            Ok(applied) => {
-                self.changed();
-                // What of these reaches an agent without a rollout: drift policies and allowed hosts.
-                if applied.changes_any(&["Key", "Placement"]) {
-                    self.sessions.notify(&self.sessions.online());
-                }
-                Ok(applied)
-            }
-            Err(Undo::OnlyPlanned(result)) => Ok(Applied {
-                result: *result,
-                rollouts: Vec::new(),
-            }),
-            Err(Undo::Because(err)) => Err(err),
-        }
+        self.settle(move |tx| job.run(tx)).await
     }
 
     /// Checks the Keys among the manifests and reads the versions nobody has seen yet.
@@ -126,211 +119,72 @@ impl App {
             let Object::Key(key) = &manifest.object else {
                 continue;
             };
-            let (name, wanted) = (key.name.clone(), key.clone());
-            let (is_new, known) = self
+            may_serve(&key.location, &self.config.key_paths)
+                .map_err(|problem| manifest.invalid("spec.vault.path", problem.to_string()))?;
+            let wanted = key.clone();
+            let is_known = self
                 .store
-                .read(move |tx| {
-                    let is_new = !tx.keys()?.iter().any(|row| row.key == wanted);
-                    Ok::<_, Error>((is_new, tx.key_versions(&name)?))
-                })
-                .await?;
-            if !is_new {
+                .read(move |tx| Ok::<_, Error>(tx.keys()?.iter().any(|row| row.key == wanted)));
+            if is_known.await? {
                 continue;
             }
             // Also a plan reads the key's value, to show that it can be had.
             actor.must_be(Role::Admin)?;
-            self.check_key_path(key, &manifest.place)?;
-            let newest = known.first().map(|row| row.version.0).unwrap_or_default();
-            let found =
-                self.newest_version(key, newest)
-                    .await
-                    .map_err(|problem| InvalidManifest {
-                        place: manifest.place.clone(),
-                        field: "spec.vault".to_owned(),
-                        problem,
-                    })?;
+            let found = self.newest_version(key).await;
+            let found = found.map_err(|problem| manifest.invalid("spec.vault", problem))?;
             versions.extend(found.map(|row| (key.name.clone(), row)));
         }
         Ok(versions)
     }
-
-    fn check_key_path(&self, key: &Key, place: &Place) -> Result<(), InvalidManifest> {
-        let full = format!("{}/{}", key.location.mount, key.location.path);
-        let allowed = &self.config.key_paths;
-        if allowed
-            .iter()
-            .any(|beginning| full.starts_with(beginning.as_str()))
-        {
-            return Ok(());
-        }
-        let problem = format!(
-            "{full} may not serve as a Key: the control service allows what begins with {} (setting vault.key_paths)",
-            allowed.join(" or ")
-        );
-        Err(InvalidManifest {
-            place: place.clone(),
-            field: "spec.vault.path".to_owned(),
-            problem,
-        })
-    }
 }
 
-fn read_all(files: &[v1::ManifestFile]) -> Result<Vec<Manifest>, InvalidManifest> {
-    let mut manifests: Vec<Manifest> = Vec::new();
-    for file in files {
-        for manifest in manifest::read(&file.name, &file.text)? {
-            let (kind, name) = (manifest.object.kind(), manifest.object.name());
-            let same = manifests
-                .iter()
-                .find(|m| m.object.kind() == kind && m.object.name() == name);
-            if let Some(first) = same {
-                let problem = format!(
-                    "{kind} {name} stands in {}:{} already: keep one",
-                    first.place.file, first.place.line
-                );
-                let field = "metadata.name".to_owned();
-                return Err(InvalidManifest {
-                    place: manifest.place.clone(),
-                    field,
-                    problem,
-                });
-            }
-            manifests.push(manifest);
-        }
-    }
-    Ok(manifests)
-}
+const NEEDS_SET: &str = "needs `set`: only what belongs to a named set is deleted";
 
 impl Job {
     fn run(self, tx: &Tx<'_>) -> Result<Applied, Undo> {
+        let before = preview::before(tx)?;
         let mut changes = Vec::new();
         for manifest in &self.manifests {
-            changes.push(self.store_object(tx, manifest)?);
-        }
-        check::check(tx, &self.manifests)?;
-        let before = preview::before(tx)?;
-        let goals = refresh_goals(tx, self.now)?;
-        let names: Vec<String> = changes
-            .iter()
-            .filter(|change| change.is_change())
-            .map(|change| format!("{} {}", change.kind, change.name))
-            .collect();
-        let cause = format!("{} applied {}", self.actor.principal, names.join(", "));
-        let started = start_rollouts(tx, &goals.spread(), &cause, &self.actor.principal, self.now)?;
-        let result = preview::result(tx, changes, &before, &started)?;
-        match self.intent {
-            Intent::Plan => return Err(Undo::OnlyPlanned(Box::new(result))),
-            Intent::Apply { yes: false } if !goals.removed.is_empty() => {
-                let n = goals.removed.len();
-                let bindings = if n == 1 { "binding" } else { "bindings" };
-                let text = format!(
-                    "this removes {n} {bindings} (see `keyfleet plan`): say --yes to do it"
-                );
-                return Err(Undo::Because(Error::Precondition(text)));
+            reach::may_store(tx, &self.actor, &manifest.object)?;
+            let mut change = store::store(tx, &self, manifest)?;
+            if let Some(set) = &self.set {
+                store::join(tx, manifest, set, &mut change)?;
             }
-            Intent::Apply { .. } => {}
+            changes.push(change);
         }
-        if !names.is_empty() {
-            let text = format!("applied {}", names.join(", "));
-            let event = Event {
-                at: self.now,
-                actor: self.actor.principal,
-                text,
-            };
-            tx.add_event(EventScope::Service, &event)?;
+        models::advise_all(tx, &mut changes, self.now)?;
+        if let (Some(set), true) = (&self.set, self.prune) {
+            let pruned = prune::prune(tx, &self.actor, set, &self.manifests, self.now)?;
+            prune::say_renamed(&self.manifests, &mut changes, &pruned);
+            changes.extend(pruned.into_iter().map(|pruned| pruned.change));
         }
-        Ok(Applied {
-            result,
-            rollouts: started,
-        })
-    }
-
-    fn store_object(&self, tx: &Tx<'_>, manifest: &Manifest) -> Result<Change, Error> {
-        match &manifest.object {
-            Object::Key(key) => {
-                let old = tx.keys()?.into_iter().find(|row| row.key.name == key.name);
-                if old
-                    .as_ref()
-                    .is_some_and(|old| old.key.location != key.location)
-                {
-                    return Err(moved(manifest).into());
-                }
-                if old.as_ref().is_none_or(|old| old.key != *key) {
-                    self.actor.must_be(Role::Admin)?;
-                }
-                let change = Change::key(old.as_ref().map(|row| &row.key), key);
-                tx.put_key(key)?;
-                if let Some(version) = self.versions.get(&key.name) {
-                    tx.insert_key_version(&key.name, version)?;
-                    tx.set_vault_status(&key.name, "ok", self.now)?;
-                }
-                Ok(change)
-            }
-            Object::Connector(name, spec) => self.store_connector(tx, name, spec),
-            Object::Placement(placement) => {
-                let old = tx
-                    .placements()?
-                    .into_iter()
-                    .find(|old| old.name == placement.name);
-                tx.put_placement(placement)?;
-                Ok(Change::placement(old.as_ref(), placement))
-            }
-            Object::Strategy(strategy) => {
-                let old = tx
-                    .strategies()?
-                    .into_iter()
-                    .find(|old| old.name == strategy.name);
-                tx.put_strategy(strategy)?;
-                Ok(Change::strategy(old.as_ref(), strategy))
-            }
-        }
-    }
-
-    fn store_connector(
-        &self,
-        tx: &Tx<'_>,
-        name: &ConnectorName,
-        spec: &ConnectorSpec,
-    ) -> Result<Change, Error> {
-        let known = tx
-            .connectors()?
-            .into_iter()
-            .filter(|old| old.revision.connector == *name);
-        let known: Vec<Connector> = known.collect();
-        let newest = known.first();
-        let current = known.iter().find(|old| old.withdrawn_by.is_none());
-        let withdrawn = newest
-            .filter(|old| old.revision.spec == *spec)
-            .and_then(|old| old.withdrawn_by);
-        if let (Some(rollout), false) =
-            (withdrawn, current.is_some_and(|c| c.revision.spec == *spec))
-        {
-            let mut change = Change::connector(name, Some(spec), spec);
-            change.warning = Some(format!(
-                "connector {name}: rollout {rollout} rolled this content back; `keyfleet rollout retry {rollout}` tries it again"
-            ));
-            return Ok(change);
-        }
-        let change = Change::connector(name, current.map(|old| &old.revision.spec), spec);
-        if !change.is_change() {
-            return Ok(change);
-        }
-        let revision = Revision(newest.map_or(1, |old| old.revision.revision.0 + 1));
-        let new = ConnectorRevision {
-            connector: name.clone(),
-            revision,
-            spec: spec.clone(),
+        let warnings = check::check(tx, &self.manifests, &changes, &self.actor.scope)?;
+        let act = Act {
+            action: "manifests.apply",
+            target: self
+                .set
+                .as_ref()
+                .map(|set| format!("set {set}"))
+                .unwrap_or_default(),
+            reason: self.reason.clone(),
+            detail: String::new(),
         };
-        tx.insert_connector(&new, self.now)?;
-        Ok(change)
+        Settling {
+            actor: &self.actor,
+            intent: self.intent,
+            act,
+            verb: "applied",
+            before,
+            changes,
+            warnings,
+            now: self.now,
+        }
+        .run(tx)
     }
 }
 
-/// Versions are counted by the secret in Vault: at another place the same numbers would mean other values.
-fn moved(manifest: &Manifest) -> InvalidManifest {
-    InvalidManifest {
-        place: manifest.place.clone(),
-        field: "spec.vault".to_owned(),
-        problem: "cannot change, because version numbers would mean other values: make a new Key and let the connectors name it".to_owned(),
+impl From<InvalidManifest> for Undo {
+    fn from(err: InvalidManifest) -> Self {
+        Self::Because(err.into())
     }
 }

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use keyfleet_core::binding::BindingState;
+use keyfleet_core::fleet::Labels;
 use keyfleet_core::id::{DeploymentId, Generation, KeyName, KeyVersion};
-use keyfleet_core::key::Key;
 use keyfleet_core::placement::DriftPolicy;
+use keyfleet_core::travel::may_serve;
 use keyfleet_proto::{duration_secs, v1};
 use keyfleet_store::{Binding, Deployment, Tx};
 use prost::Message as _;
 use secrecy::SecretString;
 
 use super::App;
+use super::travel::Travel;
 use crate::error::Error;
 
 /// Everything a session needs to tell its agent.
@@ -87,9 +89,14 @@ impl App {
                 "key {name} {version} is {state}"
             )));
         }
+        // Asked at each read: the setting may have been narrowed since the Key was stored.
+        may_serve(&row.key.location, &self.config.key_paths)
+            .map_err(|refused| Error::Precondition(refused.to_string()))?;
         let value = self
             .keyring
-            .value(&row.key.location, version)
+            .value(&row.key, version, |value| {
+                self.fingerprint.fingerprint(value) == known.fingerprint
+            })
             .await
             .map_err(|err| Error::Unavailable(err.to_string()))?;
         Ok(KeyForAgent {
@@ -105,11 +112,7 @@ fn compose(tx: &Tx<'_>, id: DeploymentId, probe_interval_secs: u32) -> Result<De
         name: id.to_string(),
     };
     let deployment = tx.deployment(id)?.ok_or_else(missing)?;
-    let keys: BTreeMap<KeyName, Key> = tx
-        .keys()?
-        .into_iter()
-        .map(|row| (row.key.name.clone(), row.key))
-        .collect();
+    let travel = Travel::load(tx)?;
     let policies: BTreeMap<_, DriftPolicy> = tx
         .placements()?
         .into_iter()
@@ -122,7 +125,11 @@ fn compose(tx: &Tx<'_>, id: DeploymentId, probe_interval_secs: u32) -> Result<De
             .get(&binding.placement)
             .copied()
             .unwrap_or(DriftPolicy::Report);
-        let Some(wire) = wire_binding(tx, &binding, &keys, policy, probe_interval_secs)? else {
+        // A key never goes to a deployment outside of its scope, nor to a host that its Key or the settings do not
+        // allow, whatever else was decided: the document does not name it, and what runs stays as it is.
+        let (labels, travel) = (&deployment.labels, &travel);
+        let Some(wire) = wire_binding(tx, &binding, (travel, labels), policy, probe_interval_secs)?
+        else {
             continue;
         };
         if let (false, Some(assignment)) = (wire.remove, wire.assignment) {
@@ -131,15 +138,9 @@ fn compose(tx: &Tx<'_>, id: DeploymentId, probe_interval_secs: u32) -> Result<De
                 binding.progress.state,
                 BindingState::Proven | BindingState::Applied | BindingState::Waived
             );
-            // A key never goes to a deployment outside of its scope, whatever else was decided.
-            if keys
-                .get(&key)
-                .is_some_and(|key| key.scope.matches(&deployment.labels))
-            {
-                *named
-                    .entry((key, KeyVersion(assignment.key_version)))
-                    .or_insert(false) |= must_write;
-            }
+            *named
+                .entry((key, KeyVersion(assignment.key_version)))
+                .or_insert(false) |= must_write;
         }
         bindings.push(wire);
     }
@@ -167,7 +168,7 @@ fn document(generation: Generation, bindings: Vec<v1::DesiredBinding>) -> v1::De
 fn wire_binding(
     tx: &Tx<'_>,
     binding: &Binding,
-    keys: &BTreeMap<KeyName, Key>,
+    (travel, labels): (&Travel, &Labels),
     policy: DriftPolicy,
     probe_interval_secs: u32,
 ) -> Result<Option<v1::DesiredBinding>, Error> {
@@ -196,11 +197,15 @@ fn wire_binding(
         name: name(),
     })?;
     let spec = stored.revision.spec;
+    if travel.stays_from(&spec, labels).is_some() {
+        return Ok(None);
+    }
     wire.connector_type = spec.connector_type;
     wire.display_name = spec.display_name;
     wire.config_json = spec.config;
-    wire.allowed_hosts = keys
-        .get(&spec.key)
+    wire.if_supported = spec.if_supported;
+    wire.allowed_hosts = travel
+        .key(&spec.key)
         .map(|key| key.allowed_hosts.clone())
         .unwrap_or_default();
     wire.key = spec.key.to_string();

@@ -10,6 +10,7 @@ use keyfleet_core::rollout::Phase;
 use keyfleet_store::{Binding, Event, EventScope, RolloutBinding, Tx};
 
 use super::KEYFLEET;
+use super::audit::record_own;
 use super::start::{Spread, refresh_goals};
 use super::step::Loaded;
 use crate::error::Error;
@@ -71,6 +72,8 @@ fn withdraw(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<Spread, Erro
     for (key, version) in &blame.versions {
         tx.set_key_state(key, *version, KeyState::Abandoned)?;
         note(tx, loaded, format!("key {key} {version} is abandoned"), now)?;
+        let (target, detail) = (format!("key {key} {version}"), because(loaded));
+        record_own(tx, "key-version.abandon", target, detail, now)?;
     }
     for (connector, revision) in &blame.revisions {
         tx.withdraw_connector(connector, *revision, Some(loaded.rollout.id))?;
@@ -80,12 +83,19 @@ fn withdraw(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<Spread, Erro
             format!("connector {connector} {revision} is withdrawn"),
             now,
         )?;
+        let (target, detail) = (format!("connector {connector} {revision}"), because(loaded));
+        record_own(tx, "revision.withdraw", target, detail, now)?;
     }
     let goals = refresh_goals(tx, now)?;
     hold(tx, loaded, |binding, change| {
         !binding.is_told_goal() && binding.goal == change.to
     })?;
     Ok(goals.spread())
+}
+
+fn because(loaded: &Loaded) -> String {
+    let rollout = &loaded.rollout;
+    format!("rollout {}: {}", rollout.id, rollout.run.hold_reason)
 }
 
 /// What a rollback blames.

@@ -1,9 +1,10 @@
 //! What a plan shows: objects, bindings per deployment, waves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::binding::{Assignment, BindingId};
 use keyfleet_core::connector::ConnectorSpec;
+use keyfleet_core::fleet::Labels;
 use keyfleet_core::id::{ConnectorName, DeploymentId, RolloutId};
 use keyfleet_core::key::Key;
 use keyfleet_core::placement::Placement;
@@ -20,8 +21,10 @@ pub(crate) struct Change {
     pub(crate) name: String,
     change: v1::ChangeKind,
     details: Vec<String>,
-    /// Something the operator should know.
-    pub(crate) warning: Option<String>,
+    /// What the operator should know.
+    pub(crate) warnings: Vec<String>,
+    /// What nobody knows, for the operator to judge.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What the bindings were told before.
@@ -39,13 +42,64 @@ impl Change {
             name: name.to_owned(),
             change,
             details,
-            warning: None,
+            warnings: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
     /// True where something is stored that was not before.
     pub(crate) fn is_change(&self) -> bool {
         self.change != v1::ChangeKind::Unchanged
+    }
+
+    /// True where the object is there for the first time.
+    pub(crate) fn is_new(&self) -> bool {
+        self.change == v1::ChangeKind::Create
+    }
+
+    /// One more thing that is different.
+    pub(crate) fn add(&mut self, detail: String) {
+        self.details.push(detail);
+        if self.change == v1::ChangeKind::Unchanged {
+            self.change = v1::ChangeKind::Update;
+        }
+    }
+
+    /// The object, for people: `Placement everywhere`, or `(deleted) Placement everywhere`.
+    pub(crate) fn sentence(&self) -> String {
+        let is_deleted = self.change == v1::ChangeKind::Remove;
+        let deleted = if is_deleted { "(deleted) " } else { "" };
+        format!("{deleted}{} {}", self.kind, self.name)
+    }
+
+    /// An object that stays as it is.
+    pub(crate) fn unchanged(kind: &'static str, name: &str) -> Self {
+        Self::new(kind, name, false, Vec::new())
+    }
+
+    /// An object that is deleted.
+    pub(crate) fn removed(kind: &'static str, name: &str, details: Vec<String>) -> Self {
+        Self {
+            change: v1::ChangeKind::Remove,
+            ..Self::new(kind, name, false, details)
+        }
+    }
+
+    /// A deployment whose labels are changed.
+    pub(crate) fn labels(name: &str, old: &Labels, new: &Labels) -> Self {
+        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let show = |value: Option<&String>| value.cloned().unwrap_or_else(|| "(none)".to_owned());
+        let details = keys
+            .into_iter()
+            .filter(|key| old.get(*key) != new.get(*key))
+            .map(|key| {
+                format!(
+                    "labels.{key}: {} -> {}",
+                    show(old.get(key)),
+                    show(new.get(key))
+                )
+            });
+        Self::new("Deployment", name, false, details.collect())
     }
 
     pub(crate) fn key(old: Option<&Key>, new: &Key) -> Self {
@@ -85,6 +139,11 @@ impl Change {
                     new.display_name.clone(),
                 ),
                 ("spec.key", old.key.to_string(), new.key.to_string()),
+                (
+                    "spec.ifSupported",
+                    old.if_supported.join(","),
+                    new.if_supported.join(","),
+                ),
             ]);
             details.extend(config_differences(&old.config, &new.config));
             details
@@ -100,6 +159,10 @@ impl Change {
                 .collect::<Vec<_>>()
                 .join(",")
         }
+        let task = |placement: &Placement| {
+            let task = placement.task.map(|task| task.to_string());
+            task.unwrap_or_else(|| "(none)".to_owned())
+        };
         let details = old.map_or_else(Vec::new, |old| {
             differences(&[
                 (
@@ -123,6 +186,7 @@ impl Change {
                     old.strategy.to_string(),
                     new.strategy.to_string(),
                 ),
+                ("spec.task", task(old), task(new)),
             ])
         });
         Self::new("Placement", new.name.as_str(), old.is_none(), details)
@@ -155,7 +219,7 @@ fn config_differences(old: &str, new: &str) -> Vec<String> {
         Some(serde_json::Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     };
-    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = names
         .into_iter()
         .filter(|name| old.get(*name) != new.get(*name));
@@ -218,7 +282,8 @@ pub(crate) fn result(
         })
         .collect();
     for change in changes {
-        result.warnings.extend(change.warning);
+        result.warnings.extend(change.warnings);
+        result.notes.extend(change.notes);
         result.objects.push(v1::ObjectChange {
             kind: change.kind.to_owned(),
             name: change.name,

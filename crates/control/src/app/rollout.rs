@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::id::{DeploymentId, RolloutId};
+use keyfleet_core::id::{DeploymentId, KeyName, RolloutId};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::rollout::{Event as RunEvent, Phase, Verb};
 use keyfleet_core::token::Role;
 use keyfleet_store::{Binding, KeyVersionRow, Rollout, Tx};
 
+use super::audit::{Act, record};
 use super::ending::key_at;
 use super::start::{Spread, refresh_goals, start_rollouts};
 use super::step::{Loaded, load};
+use super::view::Sight;
 use super::{Actor, App};
 use crate::clock;
 use crate::error::Error;
@@ -27,15 +29,20 @@ impl App {
     ) -> Result<RolloutId, Error> {
         actor.must_be(Role::Operator)?;
         let (id, reason) = (id.to_owned(), reason.trim().to_owned());
-        let (principal, now) = (actor.principal.clone(), clock::now());
+        let (actor, scene, now) = (actor.clone(), self.scene(), clock::now());
         let changed = move |tx: &Tx<'_>| {
-            let rollout = find(tx, &id)?;
-            let is_over = rollout.run.phase.is_terminal() && rollout.run.phase != Phase::Superseded;
-            if is_over && verb == Verb::Retry {
-                return start_again(tx, rollout, &principal, now);
-            }
+            let sight = Sight::load(tx, &scene, &actor.scope)?;
+            let rollout = find(&sight, &id)?;
             let mut loaded = load(tx, rollout)?;
-            say(tx, &mut loaded, verb, &principal, &reason, now)?;
+            must_see_all(tx, &sight, &loaded, verb, &actor)?;
+            let act = act(&loaded, verb, &reason);
+            record(tx, &actor, act, now)?;
+            let phase = loaded.rollout.run.phase;
+            let is_over = phase.is_terminal() && phase != Phase::Superseded;
+            if is_over && verb == Verb::Retry {
+                return start_again(tx, &loaded, &actor.principal, now);
+            }
+            say(tx, &mut loaded, verb, &actor.principal, &reason, now)?;
             Ok(loaded.rollout.id)
         };
         let id = self.store.write(changed).await?;
@@ -44,12 +51,91 @@ impl App {
     }
 }
 
-/// The rollout of this id, or of the one id that begins so.
-pub(crate) fn find(tx: &Tx<'_>, id: &str) -> Result<Rollout, Error> {
+/// Refuses a caller who does not see everything that the verb changes. What goes back takes its revision or key
+/// version away from everybody, and what is tried again gives it to everybody: both ask for every deployment that
+/// has one of the connectors, or a connector with one of the Keys of which there is another version.
+fn must_see_all(
+    tx: &Tx<'_>,
+    sight: &Sight<'_>,
+    loaded: &Loaded,
+    verb: Verb,
+    actor: &Actor,
+) -> Result<(), Error> {
+    let mut out_of_sight = BTreeSet::new();
+    let mut look = |id: DeploymentId| {
+        if !sight.sees(id) {
+            out_of_sight.insert(id);
+        }
+    };
+    for target in &loaded.targets {
+        look(target.deployment);
+    }
+    if matches!(verb, Verb::Rollback | Verb::Retry) {
+        let (connectors, keys) = (loaded.connectors(), new_keys(tx, loaded)?);
+        for binding in tx.bindings()? {
+            let connector = &binding.id.connector;
+            let key = binding
+                .goal
+                .map(|goal| key_at(tx, connector, goal.revision));
+            let is_of_key = key.transpose()?.is_some_and(|key| keys.contains(&key));
+            if is_of_key || connectors.contains(connector) {
+                look(binding.id.deployment);
+            }
+        }
+    }
+    if out_of_sight.is_empty() {
+        return Ok(());
+    }
+    let (who, scope, more) = (&actor.principal, &actor.scope, out_of_sight.len());
+    Err(Error::Forbidden(format!(
+        "the token of {who} is for deployments with {scope} only, and this also concerns {more} others"
+    )))
+}
+
+/// The Keys of which a rollout brings another version.
+fn new_keys(tx: &Tx<'_>, loaded: &Loaded) -> Result<BTreeSet<KeyName>, Error> {
+    let mut keys = BTreeSet::new();
+    for change in loaded.changes.values().flatten() {
+        let Some(to) = change.to else { continue };
+        if change.from.map(|from| from.key_version) != Some(to.key_version) {
+            keys.insert(key_at(tx, &change.id.connector, to.revision)?);
+        }
+    }
+    Ok(keys)
+}
+
+fn act(loaded: &Loaded, verb: Verb, reason: &str) -> Act {
+    let rollout = &loaded.rollout;
+    let connectors: Vec<String> = loaded
+        .connectors()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let (phase, count) = (rollout.run.phase, loaded.targets.len());
+    Act {
+        action: match verb {
+            Verb::Pause => "rollout.pause",
+            Verb::Resume => "rollout.resume",
+            Verb::Abort => "rollout.abort",
+            Verb::Rollback => "rollout.rollback",
+            Verb::Retry => "rollout.retry",
+        },
+        target: format!("rollout {}", rollout.id),
+        reason: reason.to_owned(),
+        detail: format!(
+            "it was {phase}; connectors {}, {count} deployments, cause: {}",
+            connectors.join(", "),
+            rollout.cause
+        ),
+    }
+}
+
+/// The rollout of this id, or of the one id that begins so, among those in sight.
+pub(crate) fn find(sight: &Sight<'_>, id: &str) -> Result<Rollout, Error> {
     let mut found = if id.is_empty() {
         Vec::new()
     } else {
-        tx.rollouts_with_prefix(id)?
+        sight.rollouts_with_prefix(id)?
     };
     match (found.pop(), found.pop()) {
         (Some(rollout), None) => Ok(rollout),
@@ -125,12 +211,11 @@ fn failed(loaded: &Loaded) -> BTreeSet<DeploymentId> {
 /// A rollout that has ended is tried again as a new one: for every binding of it that has not what it shall have.
 fn start_again(
     tx: &Tx<'_>,
-    rollout: Rollout,
+    loaded: &Loaded,
     principal: &str,
     now: Timestamp,
 ) -> Result<RolloutId, Error> {
-    let old = rollout.id;
-    let loaded = load(tx, rollout)?;
+    let old = loaded.rollout.id;
     let mut spread = Spread::default();
     for change in loaded.changes.values().flatten() {
         let connector = &change.id.connector;

@@ -1,7 +1,18 @@
 //! Scenarios over the use cases with a real database and agents that only say what they are told to say.
 //! No network and no process: what these tests need of Vault is written into the database.
 
-mod world;
+mod at_once;
+mod authority;
+mod deputy;
+mod identity;
+mod labels;
+mod models;
+mod operator;
+mod removal;
+mod restored;
+mod scope;
+mod stop;
+pub(crate) mod world;
 
 use std::collections::BTreeMap;
 
@@ -320,7 +331,9 @@ async fn a_key_never_goes_beyond_its_scope_not_even_to_a_newcomer() {
     assert_eq!((stranger.goal, stranger.desired), (None, None));
     let waiting = world
         .app
-        .view(|tx, scene| super::view::deployment(tx, scene, "stranger"))
+        .view_as(&world::ops(), |sight| {
+            super::view::deployment(sight, "stranger")
+        })
         .await;
     let waiting = waiting.unwrap().deployment.unwrap().waiting;
     assert!(

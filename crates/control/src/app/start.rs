@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{BindingId, BindingState};
+use keyfleet_core::connector::ConnectorRevision;
 use keyfleet_core::fleet::Labels;
 use keyfleet_core::goal::{Goal, GoalInput, goals, superseded};
 use keyfleet_core::id::{ConnectorName, DeploymentId, PlacementName, RolloutId, StrategyName};
@@ -13,9 +14,11 @@ use keyfleet_core::rollout::{
     Event as RunEvent, Phase, Run, Strategy, assign_waves, default_strategy,
 };
 use keyfleet_store::{
-    Binding, Deployment, Event, EventScope, Progress, Rollout, RolloutBinding, RolloutTarget, Tx,
+    Binding, Connector, Deployment, Event, EventScope, Progress, Rollout, RolloutBinding,
+    RolloutTarget, Tx,
 };
 
+use super::travel::{Travel, barred};
 use crate::error::Error;
 
 /// What a change of goals did.
@@ -59,20 +62,24 @@ pub(crate) fn refresh_goals(tx: &Tx<'_>, now: Timestamp) -> Result<GoalChanges, 
     let wanted = wanted(tx, &placements, &deployments, &known)?;
     let mut changes = GoalChanges::default();
     for (id, goal) in &wanted {
-        let binding = match known.get(id) {
+        let before = known.get(id);
+        let binding = match before {
             Some(binding) => with_goal(binding, goal),
             None => Some(new_binding(id, goal, now)),
         };
         if let Some(binding) = binding {
             tx.put_binding(&binding)?;
-            changes.changed.push(id.clone());
+            // Another placement alone changes nothing on a Kibana.
+            if before.is_none_or(|before| before.goal != binding.goal) {
+                changes.changed.push(id.clone());
+            }
         }
     }
     for (id, binding) in &known {
         if wanted.contains_key(id) {
             continue;
         }
-        if binding.desired.is_none() {
+        if binding.is_untold() {
             tx.delete_binding(id)?;
             changes.changed.push(id.clone());
         } else if binding.goal.is_some() {
@@ -102,14 +109,17 @@ fn wanted(
             .collect(),
         ..GoalInput::default()
     };
-    for connector in tx.connectors()? {
-        if connector.withdrawn_by.is_none() {
-            let revision = connector.revision;
-            // The newest comes first and stays.
-            input
-                .connectors
-                .entry(revision.connector)
-                .or_insert((revision.revision, revision.spec.key));
+    let mut newest: BTreeMap<ConnectorName, ConnectorRevision> = BTreeMap::new();
+    for connector in tx.connectors()?.into_iter().filter(Connector::is_live) {
+        let revision = connector.revision;
+        // The newest comes first and stays.
+        newest.entry(revision.connector.clone()).or_insert(revision);
+    }
+    let travel = Travel::load(tx)?;
+    for (name, ConnectorRevision { revision, spec, .. }) in newest {
+        // What may travel nowhere has nothing to spread, and what runs stays as it is.
+        if travel.stays(&spec).is_none() {
+            input.connectors.insert(name, (revision, spec.key));
         }
     }
     for row in tx.keys()? {
@@ -134,6 +144,8 @@ fn with_goal(binding: &Binding, goal: &Goal) -> Option<Binding> {
     let placement = goal.placement.clone();
     let new_goal = match goal.assignment {
         None if binding.desired.is_some() => binding.last_proven,
+        // After a restore: what it shall have now is what the backup says.
+        None if !binding.is_untold() => binding.last_proven.or(binding.goal),
         assignment => assignment,
     };
     if binding.goal == new_goal && binding.placement == placement {
@@ -200,16 +212,19 @@ pub(crate) fn start_rollouts(
         .flat_map(|(_, connectors)| connectors.iter().cloned())
         .collect();
     let mut by_strategy: BTreeMap<StrategyName, Vec<Binding>> = BTreeMap::new();
-    let strategies: BTreeMap<PlacementName, StrategyName> = tx
-        .placements()?
-        .into_iter()
-        .map(|p| (p.name, p.strategy))
-        .collect();
+    // What a deleted placement leaves behind goes away as everything else of it spread.
+    let placements = tx.deleted_placements()?.into_iter().chain(tx.placements()?);
+    let strategies: BTreeMap<PlacementName, StrategyName> =
+        placements.map(|p| (p.name, p.strategy)).collect();
+    // Nothing is offered that nobody could do.
+    let barred = barred(tx)?;
     for binding in tx.bindings()? {
         let is_in_flight = taken_over.contains(&binding.id.connector)
             && !older.is_empty()
             && !binding.is_converged();
-        let waits = binding.held_by.is_some() || busy.contains(&binding.id.connector);
+        let waits = binding.held_by.is_some()
+            || busy.contains(&binding.id.connector)
+            || barred.contains_key(&binding.id);
         let is_wanted =
             !binding.is_told_goal() || is_in_flight || spread.again.contains(&binding.id);
         if !waits && is_wanted {
@@ -336,7 +351,10 @@ fn supersede(
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ");
-    let reason = format!("a newer rollout of the same connectors took over: {by}");
+    let reason = match by.as_str() {
+        "" => "what it was to bring is wanted no more".to_owned(),
+        by => format!("a newer rollout of the same connectors took over: {by}"),
+    };
     let run = Run {
         phase,
         hold_reason: reason.clone(),

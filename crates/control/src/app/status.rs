@@ -1,12 +1,15 @@
 //! What agents report: stored only where it says something new.
 
+mod seen;
+
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{DeploymentId, EnrolmentId, Generation, SpaceId};
+use keyfleet_core::standing::Standing;
 use keyfleet_proto::{Invalid, timestamp, v1};
 use keyfleet_seal::scrub;
-use keyfleet_store::{Binding, Event, EventScope, Evidence, Facts, Space, Tx};
+use keyfleet_store::{Binding, Deployment, Event, EventScope, Evidence, Facts, Space, Tx};
 
 use super::{App, KEYFLEET};
 use crate::clock;
@@ -14,6 +17,9 @@ use crate::error::Error;
 
 /// Longest text of a status that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 600;
+
+/// The most of a text that is looked at at all.
+const READ_CHARS_MAX: usize = 16 * TEXT_CHARS_MAX;
 
 /// Most spaces and problems kept of a Kibana.
 const FACTS_MAX: usize = 1000;
@@ -63,8 +69,17 @@ impl App {
             if let Some(facts) = facts {
                 store_facts(tx, from.deployment, &agent_version, &facts)?;
             }
+            let known = tx.deployment(from.deployment)?;
+            // An agent that was replaced has nothing to say any more.
+            let enrolled = known.filter(|known| known.enrolment == from.enrolment);
+            let standing = enrolled.map(|known| known.standing);
             for report in reports {
-                take(tx, &from, &report, now)?;
+                match standing {
+                    Some(Standing::Active) => take(tx, &from, &report, now)?,
+                    // What it says it did is not believed; what it may hold is written down all the same.
+                    Some(_) => observe(tx, &report, now)?,
+                    None => {}
+                }
             }
             Ok::<_, Error>(())
         };
@@ -77,15 +92,24 @@ impl App {
     /// deployment's history, and at the bindings that this generation was made for.
     pub(crate) async fn answered(
         &self,
-        deployment: DeploymentId,
+        from: &Reporter,
         answer: v1::DesiredAnswer,
     ) -> Result<(), Error> {
+        let (deployment, enrolment) = (from.deployment, from.enrolment);
         let generation = answer
             .generation
             .ok_or_else(|| Invalid::missing("generation"))?;
         let generation = Generation::from(generation);
         let (rejected, now) = (text(&answer.rejected), clock::now());
         let write = move |tx: &Tx<'_>| {
+            // Of an agent that is not trusted no answer counts.
+            let known = tx.deployment(deployment)?;
+            let is_trusted = |known: &Deployment| {
+                known.enrolment == enrolment && known.standing == Standing::Active
+            };
+            if !known.as_ref().is_some_and(is_trusted) {
+                return Ok(());
+            }
             if !rejected.is_empty() {
                 let text = format!("the agent refuses generation {generation}: {rejected}");
                 // An agent says it again after a reconnect, in case nobody heard; said twice it is no news.
@@ -222,8 +246,8 @@ impl Report {
                 space,
                 connector,
             },
-            running: wire.running.map(Into::into),
-            attempted: wire.attempted.map(Into::into),
+            running: assignment("bindings.running", wire.running)?,
+            attempted: assignment("bindings.attempted", wire.attempted)?,
             attempt: wire.attempt,
             generation,
             state,
@@ -261,12 +285,50 @@ impl Report {
     }
 }
 
+/// What was assigned, in numbers that control can have given.
+fn assignment(field: &str, wire: Option<v1::Assignment>) -> Result<Option<Assignment>, Invalid> {
+    let Some(wire) = wire else {
+        return Ok(None);
+    };
+    for (part, number) in [
+        ("revision", wire.revision),
+        ("key_version", wire.key_version),
+    ] {
+        if i64::try_from(number).is_err() {
+            let problem = format!("is {number}, which is more than any number that is given");
+            return Err(Invalid::new(format!("{field}.{part}"), problem));
+        }
+    }
+    Ok(Some(wire.into()))
+}
+
+/// Takes of a report what runs, and nothing that would count as done.
+fn observe(tx: &Tx<'_>, report: &Report, now: Timestamp) -> Result<(), Error> {
+    let Some(binding) = tx.binding(&report.id)? else {
+        return Ok(());
+    };
+    let mut new = binding.clone();
+    seen::take(tx, &mut new, report, now)?;
+    let observed = Binding {
+        running: new.running,
+        ..binding.clone()
+    };
+    if observed != binding {
+        tx.put_binding(&observed)?;
+    }
+    Ok(())
+}
+
 /// Takes one report into its binding's row.
 fn take(tx: &Tx<'_>, from: &Reporter, report: &Report, now: Timestamp) -> Result<(), Error> {
-    let known = tx.binding(&report.id)?;
-    let Some(binding) = known else { return Ok(()) };
+    let Some(binding) = tx.binding(&report.id)? else {
+        if report.running.is_some() {
+            seen::unknown_binding(tx, &report.id, now)?;
+        }
+        return Ok(());
+    };
     let mut new = binding.clone();
-    new.running = report.running;
+    seen::take(tx, &mut new, report, now)?;
     if report.answers(&binding) {
         if report.removed {
             return removed(tx, new, now);
@@ -323,6 +385,13 @@ fn prove(
     }
     binding.last_proven = Some(assignment);
     binding.proven_at = Some(at);
+    // What was proven before the agent was trusted again is not evidence: the next probe is.
+    let trusted_since = tx
+        .deployment(from.deployment)?
+        .and_then(|known| known.standing_at);
+    if trusted_since.is_some_and(|since| at < since) {
+        return Ok(());
+    }
     let Some(connector) = tx.connector(&binding.id.connector, assignment.revision)? else {
         return Ok(());
     };
@@ -410,7 +479,15 @@ pub(crate) fn store_facts(
     Ok(())
 }
 
-/// A foreign text for people: masked once more, and of bounded length.
+/// A foreign text for people: masked once more, and of bounded length. It is cut before too, between two words, because
+/// masking takes its time and the text may be as long as a message.
 fn text(foreign: &str) -> String {
-    scrub(foreign).chars().take(TEXT_CHARS_MAX).collect()
+    let end = foreign.char_indices().nth(READ_CHARS_MAX);
+    let begin = end.and_then(|(end, _)| foreign.get(..end));
+    let begin = begin.map_or(foreign, |begin| {
+        begin
+            .rsplit_once(char::is_whitespace)
+            .map_or(begin, |(words, _)| words)
+    });
+    scrub(begin).chars().take(TEXT_CHARS_MAX).collect()
 }

@@ -1,5 +1,7 @@
 //! One step of a rollout, in one transaction: load, plan, save.
 
+mod come;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
@@ -7,16 +9,19 @@ use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, DeploymentId, RolloutId};
 use keyfleet_core::rollout::{
-    Deadline, Event as RunEvent, Phase, Plan, PlanInput, Run, Step, Target, Waiting, plan,
+    Deadline, Event as RunEvent, Phase, Plan, PlanInput, Run, Target, Waiting, plan,
 };
 use keyfleet_store::{
     Binding, Desired, Event, EventScope, Progress, Rollout, RolloutBinding, RolloutTarget, Tx,
 };
 
 use super::KEYFLEET;
+use super::andon::words;
+use super::audit::record_own;
 use super::ending::{finish, key_at};
 use super::start::{Spread, start_rollouts};
 use crate::error::Error;
+use come::{step_of, was_broken};
 
 /// Plans of one step: each applies what the last decided. The planner's own tests show that a handful is enough;
 /// the bound turns a mistake into a logged oddity instead of a stuck service.
@@ -78,13 +83,14 @@ pub(crate) fn begin_anew(tx: &Tx<'_>, now: Timestamp) -> Result<(), Error> {
 
 /// Takes one rollout as far as it goes now.
 pub(crate) fn step(tx: &Tx<'_>, rollout: Rollout, around: &Surroundings) -> Result<Outcome, Error> {
+    let andon = tx.andon()?.as_ref().map(words);
     let mut loaded = load(tx, rollout)?;
     let mut outcome = Outcome::default();
     for _ in 0..PLANS_MAX {
         let targets = loaded.plan_targets(tx, &around.online)?;
         let plan = plan(&PlanInput {
             now: around.now,
-            andon: false,
+            andon: andon.as_deref(),
             strategy: &loaded.rollout.strategy,
             run: &loaded.rollout.run,
             targets: &targets,
@@ -163,6 +169,12 @@ impl Loaded {
             });
         }
         Ok(targets)
+    }
+
+    /// The connectors that it changes.
+    pub(crate) fn connectors(&self) -> BTreeSet<ConnectorName> {
+        let changes = self.changes.values().flatten();
+        changes.map(|change| change.id.connector.clone()).collect()
     }
 
     pub(crate) fn changes_of(&self, deployment: DeploymentId) -> &[RolloutBinding] {
@@ -248,6 +260,9 @@ impl Loaded {
         }
         let ended_at = phase.is_terminal().then_some(now);
         tx.set_run(self.rollout.id, run, ended_at)?;
+        if is_new && !matches!(event, RunEvent::Verb(_)) {
+            self.record_hold(tx, phase, reason, now)?;
+        }
         let text = match (reason.is_empty(), is_new) {
             (true, _) => format!("{event:?}"),
             (false, true) => format!("{phase}: {reason}"),
@@ -263,6 +278,29 @@ impl Loaded {
             return finish(tx, self, now);
         }
         Ok(Spread::default())
+    }
+
+    /// What Keyfleet itself holds or takes back is in the audit log beside what operators say.
+    fn record_hold(
+        &self,
+        tx: &Tx<'_>,
+        phase: Phase,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let action = match phase {
+            Phase::Paused | Phase::RollbackPaused => "rollout.pause",
+            Phase::Halted | Phase::RollbackHalted => "rollout.halt",
+            Phase::RollingBack => "rollout.rollback",
+            Phase::Pending
+            | Phase::Progressing
+            | Phase::Completed
+            | Phase::RolledBack
+            | Phase::Aborted
+            | Phase::Superseded => return Ok(()),
+        };
+        let target = format!("rollout {}", self.rollout.id);
+        record_own(tx, action, target, reason.to_owned(), now)
     }
 
     fn time_out(
@@ -308,6 +346,7 @@ impl Loaded {
         around: &Surroundings,
     ) -> Result<(), Error> {
         let generation = tx.next_generation(deployment, around.epoch)?;
+        let floor = tx.floors()?.attempt;
         let mut changes = self.changes.remove(&deployment).unwrap_or_default();
         let mut failure = None;
         for change in &mut changes {
@@ -330,10 +369,11 @@ impl Loaded {
             let is_same = binding
                 .desired
                 .is_some_and(|told| told.assignment == assignment);
+            let tried = binding.desired.map_or(0, |told| told.attempt);
             binding.desired = Some(Desired {
                 assignment,
                 // Never counts anew: an answer to an older try must not pass for an answer to this one.
-                attempt: binding.desired.map_or(1, |told| told.attempt + 1),
+                attempt: tried.max(floor) + 1,
                 generation,
             });
             // A retry of the same is still judged by what was there before the first try.
@@ -367,70 +407,6 @@ impl Loaded {
 enum Direction {
     Forward,
     Back,
-}
-
-/// How far the worst binding of a deployment has come.
-fn step_of<'a>(target: &RolloutTarget, bindings: impl Iterator<Item = &'a Progress>) -> Step {
-    let bindings: Vec<&Progress> = bindings.collect();
-    let is_failed = |state| matches!(state, BindingState::Failed | BindingState::Drifted);
-    let failed = bindings
-        .iter()
-        .find(|progress| is_failed(progress.state))
-        .map(|progress| {
-            (
-                progress.at,
-                progress
-                    .failure
-                    .as_ref()
-                    .map_or(FailureClass::Agent, |f| f.class),
-            )
-        });
-    let latest = |fallback: Timestamp| bindings.iter().map(|p| p.at).max().unwrap_or(fallback);
-    let least = bindings
-        .iter()
-        .map(|progress| progress.state)
-        .min()
-        .unwrap_or(BindingState::Proven);
-    match (target.offered_at, target.rollback_at) {
-        (_, Some(at)) => match failed {
-            Some((at, class)) => Step::RollbackFailed(at, class),
-            None if least == BindingState::Proven => Step::RolledBack(latest(at)),
-            None => Step::RollbackOffered(at_least(&bindings, BindingState::Offered, at)),
-        },
-        (Some(at), None) => match (failed, least) {
-            (Some((at, class)), _) => Step::Failed(at, class),
-            (None, BindingState::Proven | BindingState::Waived) => Step::Proven(latest(at)),
-            (None, BindingState::Applied) => Step::Applied(at_least(&bindings, least, at)),
-            (None, BindingState::Received) => Step::Received(at_least(&bindings, least, at)),
-            (None, _) => Step::Offered(at_least(&bindings, BindingState::Offered, at)),
-        },
-        (None, None) => Step::Waiting,
-    }
-}
-
-/// True where what fails (or, as long as nothing does, anything) was broken before the change. One binding that was
-/// broken before does not excuse another that fails now.
-fn was_broken<'a>(bindings: impl Iterator<Item = &'a Progress>) -> bool {
-    let is_red = |progress: &&Progress| progress.baseline_ok == Some(false);
-    let bindings: Vec<&Progress> = bindings.collect();
-    let mut failed = bindings
-        .iter()
-        .filter(|progress| progress.failure.is_some())
-        .peekable();
-    if failed.peek().is_none() {
-        return bindings.iter().any(is_red);
-    }
-    failed.all(is_red)
-}
-
-/// Since when the slowest bindings are in the state `least`: the deadline of a step counts from the last of them.
-fn at_least(bindings: &[&Progress], least: BindingState, fallback: Timestamp) -> Timestamp {
-    bindings
-        .iter()
-        .filter(|p| p.state == least)
-        .map(|p| p.at)
-        .max()
-        .unwrap_or(fallback)
 }
 
 /// Steps every active rollout; leftovers that waited for one that ended are started.

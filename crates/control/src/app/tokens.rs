@@ -5,14 +5,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keyfleet_core::Timestamp;
-use keyfleet_core::fleet::Labels;
-use keyfleet_core::id::TokenId;
+use keyfleet_core::fleet::{Labels, Selector};
+use keyfleet_core::id::{DeploymentName, TokenId};
 use keyfleet_core::token::Role;
-use keyfleet_store::{Event, EventScope, Token, TokenUse, Tx};
+use keyfleet_store::{Deployment, Event, EventScope, Token, TokenUse, Tx};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::audit::{Act, record};
 use super::{Actor, App};
 use crate::clock;
 use crate::error::Error;
@@ -40,9 +41,11 @@ impl App {
         &self,
         actor: &Actor,
         new: NewToken,
+        reason: &str,
     ) -> Result<(Token, SecretString), Error> {
         actor.must_be(Role::Admin)?;
-        let (token, value) = make(new, &actor.principal, self.authority.pin(), clock::now())?;
+        actor.must_cover(&new.usage.reach(), "this token")?;
+        let (token, value) = make(new, &actor.principal, &self.authority.pin(), clock::now())?;
         let (stored, hash) = (token.clone(), hash(value.expose_secret()));
         let text = format!("token {} made for {}", token.id, token.principal);
         let event = Event {
@@ -50,40 +53,77 @@ impl App {
             actor: actor.principal.clone(),
             text,
         };
+        let (actor, act) = (actor.clone(), act("token.create", &token, reason));
         let write = move |tx: &Tx<'_>| {
+            keys_stay(tx, &actor, &stored)?;
             tx.insert_token(&stored, &hash)?;
             tx.add_event(EventScope::Service, &event)?;
-            Ok::<_, Error>(())
+            record(tx, &actor, act, stored.created_at)
         };
         self.store.write(write).await?;
         Ok((token, value))
     }
 
-    /// Every token, without values.
-    pub(crate) async fn tokens(&self, actor: &Actor) -> Result<Vec<Token>, Error> {
+    /// Every token, without values, with the deployment that it is bound to; with a scope those that reach no further.
+    pub(crate) async fn tokens(
+        &self,
+        actor: &Actor,
+    ) -> Result<Vec<(Token, Option<DeploymentName>)>, Error> {
         actor.must_be(Role::Admin)?;
-        self.store.read(|tx| Ok(tx.tokens()?)).await
+        let actor = actor.clone();
+        let read = move |tx: &Tx<'_>| {
+            let mut seen = Vec::new();
+            for token in tx.tokens()? {
+                let bound = bound(tx, &token)?;
+                if may_reach(&actor, &token, bound.as_ref()).is_ok() {
+                    seen.push((token, bound.map(|bound| bound.name)));
+                }
+            }
+            Ok(seen)
+        };
+        self.store.read(read).await
     }
 
     /// Takes a token back.
-    pub(crate) async fn revoke_token(&self, actor: &Actor, id: TokenId) -> Result<(), Error> {
+    pub(crate) async fn revoke_token(
+        &self,
+        actor: &Actor,
+        id: TokenId,
+        reason: &str,
+    ) -> Result<(), Error> {
         actor.must_be(Role::Admin)?;
-        let event = Event {
-            at: clock::now(),
-            actor: actor.principal.clone(),
-            text: format!("token {id} revoked"),
-        };
+        let (actor, reason, now) = (actor.clone(), reason.to_owned(), clock::now());
         let write = move |tx: &Tx<'_>| {
-            if !tx.revoke_token(id)? {
-                return Err(Error::NotFound {
-                    kind: "token",
-                    name: id.to_string(),
-                });
-            }
+            let missing = || Error::NotFound {
+                kind: "token",
+                name: id.to_string(),
+            };
+            let token = tx.token(id)?.ok_or_else(missing)?;
+            may_reach(&actor, &token, bound(tx, &token)?.as_ref())?;
+            tx.revoke_token(id)?;
+            let event = Event {
+                at: now,
+                actor: actor.principal.clone(),
+                text: format!("token {id} revoked"),
+            };
             tx.add_event(EventScope::Service, &event)?;
-            Ok(())
+            record(tx, &actor, act("token.revoke", &token, &reason), now)
         };
         self.store.write(write).await
+    }
+
+    /// Refuses a caller whose token has been taken back or has ended since it called: for answers that go on.
+    pub(crate) async fn must_still_be(&self, actor: &Actor) -> Result<(), Error> {
+        let (id, now) = (actor.token, clock::now());
+        let is_still_good = move |tx: &Tx<'_>| match id {
+            Some(id) => Ok::<_, Error>(tx.token(id)?.is_some_and(|token| is_good(&token, now))),
+            None => Ok(true),
+        };
+        if self.store.read(is_still_good).await? {
+            return Ok(());
+        }
+        let text = "the operator token has been revoked or has ended";
+        Err(Error::Unauthenticated(text.to_owned()))
     }
 
     /// Who calls with this operator token.
@@ -100,12 +140,84 @@ impl App {
             .filter(|token| is_good(token, now))
             .ok_or_else(refused)?;
         match token.usage {
-            TokenUse::Operator { role } => Ok(Actor {
+            TokenUse::Operator { role, scope } => Ok(Actor {
                 principal: token.principal,
+                token: Some(token.id),
                 role,
+                scope,
             }),
             TokenUse::Join { .. } => Err(refused()),
         }
+    }
+}
+
+/// Refuses a join token whose agents could claim a label that decides who may have a Key, unless whoever makes it may
+/// change that Key or has that label in his scope.
+fn keys_stay(tx: &Tx<'_>, actor: &Actor, token: &Token) -> Result<(), Error> {
+    let TokenUse::Join { labels, .. } = &token.usage else {
+        return Ok(());
+    };
+    if actor.scope.is_everything() {
+        return Ok(());
+    }
+    let own = |label: &String| {
+        let mut mine = actor.scope.requirements.iter();
+        labels.contains_key(label) && mine.any(|mine| mine.key == *label)
+    };
+    for row in tx.keys()? {
+        let mut asked = row.key.scope.requirements.iter().map(|asked| &asked.key);
+        if let Some(label) = asked.find(|label| !own(label)) {
+            let (who, scope, key) = (&actor.principal, &actor.scope, &row.key.name);
+            return Err(Error::Forbidden(format!(
+                "the token of {who} is for deployments with {scope} only; agents could claim label {label} with this token, which decides who may have key {key}: an admin without a scope can make it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The deployment that a join token is bound to, where that is still there.
+fn bound(tx: &Tx<'_>, token: &Token) -> Result<Option<Deployment>, Error> {
+    match token.usage {
+        TokenUse::Join {
+            deployment: Some(id),
+            ..
+        } => Ok(tx.deployment(id)?),
+        TokenUse::Join { .. } | TokenUse::Operator { .. } => Ok(None),
+    }
+}
+
+/// Refuses a caller whose scope does not hold everything that can be reached with a token.
+fn may_reach(actor: &Actor, token: &Token, bound: Option<&Deployment>) -> Result<(), Error> {
+    match bound {
+        Some(bound) => actor.must_reach(&bound.name, &bound.labels),
+        None => actor.must_cover(&token.usage.reach(), "this token"),
+    }
+}
+
+/// What is written down of a token: what it is for, and never its value.
+pub(crate) fn act(action: &'static str, token: &Token, reason: &str) -> Act {
+    let until = token.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let principal = &token.principal;
+    let detail = match &token.usage {
+        TokenUse::Operator { role, scope } => {
+            let role = role.as_str();
+            format!(
+                "operator token of {principal}: role {role}, deployments {scope}, until {until}"
+            )
+        }
+        TokenUse::Join {
+            labels, uses_left, ..
+        } => {
+            let labels = Selector::from_labels(labels);
+            format!("join token: labels {labels}, {uses_left} uses, until {until}")
+        }
+    };
+    Act {
+        action,
+        target: format!("token {}", token.id),
+        reason: reason.to_owned(),
+        detail,
     }
 }
 
@@ -158,6 +270,7 @@ pub(crate) fn join(labels: Labels, uses: u32, principal: &str, ttl: Option<Durat
     let usage = TokenUse::Join {
         labels,
         uses_left: uses.max(1),
+        deployment: None,
     };
     NewToken {
         usage,

@@ -6,13 +6,16 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use keyfleet_core::binding::Assignment;
+use keyfleet_core::connector::Provider;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, KeyName, KeyVersion};
 use keyfleet_kibana::driver;
-use keyfleet_store::{KeyRow, Tx};
+use keyfleet_openai::Proxy;
+use keyfleet_store::Tx;
 use url::Url;
 
 use super::App;
+use super::travel::{Travel, destination};
 use crate::error::Error;
 
 /// A verdict is used again for this long: a refused key is reported by a whole wave at once.
@@ -34,6 +37,7 @@ struct Question {
     key: KeyName,
     version: KeyVersion,
     url: Url,
+    provider: Provider,
     model: Option<String>,
 }
 
@@ -86,8 +90,12 @@ impl App {
             .key_for_agent(&question.key, question.version)
             .await
             .ok()?;
-        let mut settings = keyfleet_openai::Settings::new(base_url(&question.url)?);
+        let mut settings = keyfleet_openai::Settings::new(question.url.clone(), question.provider);
         settings.timeout = deadline;
+        settings.proxy = self.config.provider_proxy.as_ref().map(|proxy| Proxy {
+            url: proxy.url.clone(),
+            no_proxy: proxy.no_proxy.clone(),
+        });
         let client = keyfleet_openai::Client::new(&settings).ok()?;
         let model = question.model.as_deref().unwrap_or_default();
         match client.verify(&key.value, model).await {
@@ -102,32 +110,27 @@ impl App {
         assignment: Assignment,
     ) -> Result<Option<Question>, Error> {
         let (name, revision) = (connector.clone(), assignment.revision);
-        let read = move |tx: &Tx<'_>| Ok::<_, Error>((tx.connector(&name, revision)?, tx.keys()?));
-        let (stored, keys) = self.store.read(read).await?;
+        let read =
+            move |tx: &Tx<'_>| Ok::<_, Error>((tx.connector(&name, revision)?, Travel::load(tx)?));
+        let (stored, travel) = self.store.read(read).await?;
         let Some(spec) = stored.map(|stored| stored.revision.spec) else {
             return Ok(None);
         };
-        let Some(driver) = driver(&spec.connector_type) else {
+        let (Some(driver), Some(url)) = (driver(&spec.connector_type), destination(&spec)) else {
             return Ok(None);
         };
-        let Some(url) = driver.destination(&spec.config) else {
+        let Some(provider) = driver.provider(&spec.config) else {
             return Ok(None);
         };
-        // Also from here a key travels only where its Key allows.
-        let may_travel = |row: &KeyRow| {
-            row.key.name == spec.key
-                && url.host_str().is_some_and(|host| {
-                    let host = host.to_ascii_lowercase();
-                    row.key.allowed_hosts.contains(&host)
-                })
-        };
-        if !keys.iter().any(may_travel) {
+        // Also from here a key travels only where its Key and the settings allow.
+        if travel.stays(&spec).is_some() {
             return Ok(None);
         }
         Ok(Some(Question {
             key: spec.key,
             version: assignment.key_version,
             url,
+            provider,
             model: driver.model(&spec.config),
         }))
     }
@@ -143,31 +146,4 @@ fn says_of_key(class: FailureClass) -> Option<bool> {
         FailureClass::Model | FailureClass::Quota | FailureClass::RateLimit
     );
     was_read.then_some(true)
-}
-
-/// The base of the provider's API, from the URL that connectors call.
-fn base_url(url: &Url) -> Option<Url> {
-    let mut base = url.clone();
-    base.set_query(None);
-    base.set_path(
-        url.path()
-            .trim_end_matches('/')
-            .strip_suffix("/chat/completions")?,
-    );
-    Some(base)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_base_is_what_stands_before_chat_completions() {
-        let base = |text: &str| base_url(&Url::parse(text).unwrap()).map(|url| url.to_string());
-        assert_eq!(
-            base("https://api.openai.com/v1/chat/completions").as_deref(),
-            Some("https://api.openai.com/v1")
-        );
-        assert_eq!(base("https://example.org/v1/other"), None);
-    }
 }

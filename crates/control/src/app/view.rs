@@ -3,6 +3,7 @@
 mod fleet;
 mod keys;
 mod rollouts;
+mod sight;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,47 +12,47 @@ use keyfleet_core::binding::BindingState;
 use keyfleet_core::fleet::Labels;
 use keyfleet_core::id::{DeploymentId, KeyName, PlacementName, RolloutId};
 use keyfleet_core::placement::Placement;
-use keyfleet_core::rollout::Waiting;
+use keyfleet_core::rollout::WaitingOn;
 use keyfleet_proto::{WireTime, v1};
-use keyfleet_store::{Binding, Event, KeyRow, Rollout, Tx};
+use keyfleet_store::{Binding, Event, KeyRow, Tx};
 
-use super::App;
+use super::andon::words;
+use super::standing::sentence;
+use super::{Actor, App};
 use crate::error::Error;
-
-/// What the views need that is not in the database.
-#[derive(Clone)]
-pub(crate) struct Scene {
-    online: BTreeSet<DeploymentId>,
-    left: BTreeMap<DeploymentId, Timestamp>,
-    waiting: BTreeMap<RolloutId, Vec<Waiting>>,
-}
 
 impl App {
     /// What is known of the moment outside the database.
     pub(crate) fn scene(&self) -> Scene {
+        let mut problems = self.database_problems();
+        problems.extend(self.rotation_problem());
         Scene {
             online: self.sessions.online(),
             left: self.sessions.left(),
             waiting: self.waiting(),
+            problems,
         }
     }
 
-    /// Reads with the scene at hand.
-    pub(crate) async fn view<T: Send + 'static>(
+    /// Reads what this caller may see.
+    pub(crate) async fn view_as<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Tx<'_>, &Scene) -> Result<T, Error> + Send + 'static,
+        actor: &Actor,
+        work: impl FnOnce(&Sight<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let scene = self.scene();
-        self.store.read(move |tx| work(tx, &scene)).await
+        let (scene, scope) = (self.scene(), actor.scope.clone());
+        let read = move |tx: &Tx<'_>| work(&Sight::load(tx, &scene, &scope)?);
+        self.store.read(read).await
     }
 }
 
-pub(crate) use fleet::status;
 pub(crate) use fleet::{
     binding_views, connector, connectors, deployment, deployments, placements, strategies,
 };
+pub(crate) use fleet::{status, wire_andon};
 pub(crate) use keys::{key, keys};
 pub(crate) use rollouts::{rollout, rollout_detail, rollouts};
+pub(crate) use sight::{Scene, Sight};
 
 /// A point in time for the wire.
 fn wire_time(at: Timestamp) -> Option<prost_types::Timestamp> {
@@ -85,6 +86,8 @@ fn events(events: Vec<Event>) -> Vec<v1::Event> {
 
 /// Why bindings are not converged: what the sentences are made of, loaded once.
 struct Reasons {
+    /// Who stopped the fleet, and why.
+    andon: Option<String>,
     run_of: BTreeMap<keyfleet_core::binding::BindingId, RolloutId>,
     sentences: BTreeMap<(RolloutId, DeploymentId), String>,
     busy: BTreeMap<keyfleet_core::id::ConnectorName, RolloutId>,
@@ -93,34 +96,43 @@ struct Reasons {
     placements: BTreeMap<PlacementName, Placement>,
     labels: BTreeMap<DeploymentId, Labels>,
     online: BTreeSet<DeploymentId>,
+    /// Why deployments get nothing whose agents are not trusted.
+    cut_off: BTreeMap<DeploymentId, String>,
+    /// Bindings whose key may not be sent to them.
+    barred: BTreeMap<keyfleet_core::binding::BindingId, String>,
 }
 
 impl Reasons {
-    fn load(tx: &Tx<'_>, scene: &Scene) -> Result<Self, Error> {
+    fn load(sight: &Sight<'_>) -> Result<Self, Error> {
+        let fleet = || sight.deployments().iter();
         let mut reasons = Self {
+            andon: sight.andon()?.as_ref().map(words),
             run_of: BTreeMap::new(),
             sentences: BTreeMap::new(),
             busy: BTreeMap::new(),
             keys_of: BTreeMap::new(),
             keys: BTreeMap::new(),
-            placements: tx
+            placements: sight
                 .placements()?
                 .into_iter()
                 .map(|p| (p.name.clone(), p))
                 .collect(),
-            labels: tx
-                .deployments()?
-                .into_iter()
-                .map(|d| (d.id, d.labels))
+            labels: fleet().map(|d| (d.id, d.labels.clone())).collect(),
+            online: fleet()
+                .map(|d| d.id)
+                .filter(|id| sight.is_online(*id))
                 .collect(),
-            online: scene.online.clone(),
+            cut_off: fleet()
+                .filter_map(|d| sentence(d).map(|why| (d.id, why)))
+                .collect(),
+            barred: sight.barred()?,
         };
-        for Rollout { id, .. } in tx.active_rollouts()? {
-            for change in tx.rollout_bindings(id)? {
+        for (id, changes) in sight.active_changes()? {
+            for change in changes {
                 reasons.busy.insert(change.id.connector.clone(), id);
                 reasons.run_of.insert(change.id, id);
             }
-            for waiting in scene.waiting.get(&id).into_iter().flatten() {
+            for waiting in sight.waiting(id) {
                 if let Some(deployment) = waiting.deployment {
                     reasons
                         .sentences
@@ -128,14 +140,14 @@ impl Reasons {
                 }
             }
         }
-        for connector in tx.connectors()? {
+        for connector in sight.connectors()? {
             let revision = connector.revision;
             reasons
                 .keys_of
                 .entry(revision.connector)
                 .or_insert(revision.spec.key);
         }
-        for row in tx.keys()? {
+        for row in sight.keys()? {
             reasons.keys.insert(row.key.name.clone(), row);
         }
         Ok(reasons)
@@ -162,8 +174,21 @@ impl Reasons {
 
     /// One sentence; empty where the binding has what it shall have and has proven it.
     fn of(&self, binding: &Binding) -> String {
+        if let Some(why) = self.barred.get(&binding.id) {
+            let runs = match binding.running {
+                Some(_) => "; what runs there stays as it is",
+                None => "",
+            };
+            return format!("{why}{runs}");
+        }
         if binding.is_converged() && !self.is_bare(binding) {
             return String::new();
+        }
+        if let Some(andon) = &self.andon {
+            return WaitingOn::Andon(andon.clone()).to_string();
+        }
+        if let Some(why) = self.cut_off.get(&binding.id.deployment) {
+            return why.clone();
         }
         if let Some(id) = self.run_of.get(&binding.id) {
             let sentence = self.sentences.get(&(*id, binding.id.deployment)).cloned();

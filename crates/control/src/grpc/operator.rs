@@ -1,31 +1,25 @@
-//! The operators' API.
+//! The operators' API: each call through the gate, then its use case.
 
-use std::pin::Pin;
-use std::time::Duration;
+mod calls;
+mod gate;
+mod streams;
+mod tokens;
 
-use futures_util::Stream;
+#[cfg(test)]
+mod tests;
+
 use keyfleet_core::fleet::Selector;
 use keyfleet_core::rollout::Verb;
-use keyfleet_core::token::Role;
 use keyfleet_proto::v1::operator_service_server::OperatorService;
-use keyfleet_proto::{Invalid, WireTime, labels, v1};
-use keyfleet_store::{Token, TokenUse};
+use keyfleet_proto::{Invalid, v1};
 use secrecy::ExposeSecret as _;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::app::apply::Intent;
+use crate::app::apply::{Batch, Intent};
+use crate::app::audit::Since;
 use crate::app::rollout::find;
-use crate::app::tokens::NewToken;
-use crate::app::{Actor, App, view};
-use crate::error::Error;
-
-/// Changes that come faster than this are shown as one.
-const WATCH_COALESCE: Duration = Duration::from_millis(100);
-
-/// Snapshots on their way to one watcher: the next waits until the last was taken.
-const WATCH_MAX: usize = 1;
+use crate::app::{App, view};
+use streams::Answers;
 
 /// Serves operators.
 pub(crate) struct OperatorApi {
@@ -34,75 +28,56 @@ pub(crate) struct OperatorApi {
 
 type Answer<T> = Result<Response<T>, Status>;
 
-impl OperatorApi {
-    async fn actor<T>(&self, request: &Request<T>) -> Result<Actor, Error> {
-        let header = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer "));
-        let missing = || Error::Unauthenticated("there is no bearer token".to_owned());
-        self.app.authenticate(token.ok_or_else(missing)?).await
-    }
-
-    /// Reads for anybody who may look.
-    async fn look<Q, T: Send + 'static>(
-        &self,
-        request: Request<Q>,
-        work: impl FnOnce(Q, &keyfleet_store::Tx<'_>, &view::Scene) -> Result<T, Error> + Send + 'static,
-    ) -> Answer<T>
-    where
-        Q: Send + 'static,
-    {
-        self.actor(&request).await?.must_be(Role::Viewer)?;
-        let question = request.into_inner();
-        Ok(Response::new(
-            self.app
-                .view(move |tx, scene| work(question, tx, scene))
-                .await?,
-        ))
-    }
-}
-
 #[tonic::async_trait]
 impl OperatorService for OperatorApi {
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
-        let actor = self.actor(&request).await?;
-        let applied = self
-            .app
-            .apply(&actor, &request.into_inner().files, Intent::Plan)
-            .await?;
-        Ok(Response::new(v1::PlanResponse {
-            result: Some(applied.result),
-        }))
+        self.act(request, |app, actor, call| async move {
+            let batch = Batch {
+                files: call.files,
+                set: call.set,
+                prune: call.prune,
+                reason: String::new(),
+            };
+            let applied = app.apply(&actor, batch, Intent::Plan).await?;
+            Ok(v1::PlanResponse {
+                result: Some(applied.result),
+            })
+        })
+        .await
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ApplyResponse> {
-        let actor = self.actor(&request).await?;
-        let request = request.into_inner();
-        let intent = Intent::Apply { yes: request.yes };
-        let applied = self.app.apply(&actor, &request.files, intent).await?;
-        Ok(Response::new(v1::ApplyResponse {
-            result: Some(applied.result),
-            rollout_ids: applied.rollouts.iter().map(ToString::to_string).collect(),
-        }))
+        self.act(request, |app, actor, call| async move {
+            let intent = Intent::Apply { yes: call.yes };
+            let batch = Batch {
+                files: call.files,
+                set: call.set,
+                prune: call.prune,
+                reason: call.reason,
+            };
+            let applied = app.apply(&actor, batch, intent).await?;
+            Ok(v1::ApplyResponse {
+                result: Some(applied.result),
+                rollout_ids: applied.rollouts.iter().map(ToString::to_string).collect(),
+            })
+        })
+        .await
     }
 
     async fn get_status(
         &self,
         request: Request<v1::GetStatusRequest>,
     ) -> Answer<v1::GetStatusResponse> {
-        self.look(request, |_, tx, scene| view::status(tx, scene))
-            .await
+        self.look(request, |_, sight| view::status(sight)).await
     }
 
     async fn list_deployments(
         &self,
         request: Request<v1::ListDeploymentsRequest>,
     ) -> Answer<v1::ListDeploymentsResponse> {
-        self.look(request, |question, tx, scene| {
-            let selector: Selector = Invalid::parse("selector", &question.selector)?;
-            let deployments = view::deployments(tx, scene, &selector)?;
+        self.look(request, |call, sight| {
+            let selector: Selector = Invalid::parse("selector", &call.selector)?;
+            let deployments = view::deployments(sight, &selector)?;
             Ok(v1::ListDeploymentsResponse { deployments })
         })
         .await
@@ -112,20 +87,17 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::GetDeploymentRequest>,
     ) -> Answer<v1::GetDeploymentResponse> {
-        self.look(request, |question, tx, scene| {
-            view::deployment(tx, scene, &question.name)
-        })
-        .await
+        self.look(request, |call, sight| view::deployment(sight, &call.name))
+            .await
     }
 
     async fn list_connectors(
         &self,
         request: Request<v1::ListConnectorsRequest>,
     ) -> Answer<v1::ListConnectorsResponse> {
-        self.look(request, |_, tx, scene| {
-            Ok(v1::ListConnectorsResponse {
-                connectors: view::connectors(tx, scene)?,
-            })
+        self.look(request, |_, sight| {
+            let connectors = view::connectors(sight)?;
+            Ok(v1::ListConnectorsResponse { connectors })
         })
         .await
     }
@@ -134,20 +106,17 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::GetConnectorRequest>,
     ) -> Answer<v1::GetConnectorResponse> {
-        self.look(request, |question, tx, scene| {
-            view::connector(tx, scene, &question.name)
-        })
-        .await
+        self.look(request, |call, sight| view::connector(sight, &call.name))
+            .await
     }
 
     async fn list_placements(
         &self,
         request: Request<v1::ListPlacementsRequest>,
     ) -> Answer<v1::ListPlacementsResponse> {
-        self.look(request, |_, tx, _| {
-            Ok(v1::ListPlacementsResponse {
-                placements: view::placements(tx)?,
-            })
+        self.look(request, |_, sight| {
+            let placements = view::placements(sight)?;
+            Ok(v1::ListPlacementsResponse { placements })
         })
         .await
     }
@@ -156,10 +125,9 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::ListStrategiesRequest>,
     ) -> Answer<v1::ListStrategiesResponse> {
-        self.look(request, |_, tx, _| {
-            Ok(v1::ListStrategiesResponse {
-                strategies: view::strategies(tx)?,
-            })
+        self.look(request, |_, sight| {
+            let strategies = view::strategies(sight)?;
+            Ok(v1::ListStrategiesResponse { strategies })
         })
         .await
     }
@@ -168,16 +136,15 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::ListKeysRequest>,
     ) -> Answer<v1::ListKeysResponse> {
-        self.look(request, |_, tx, _| {
-            Ok(v1::ListKeysResponse {
-                keys: view::keys(tx)?,
-            })
+        self.look(request, |_, sight| {
+            let keys = view::keys(sight)?;
+            Ok(v1::ListKeysResponse { keys })
         })
         .await
     }
 
     async fn get_key(&self, request: Request<v1::GetKeyRequest>) -> Answer<v1::GetKeyResponse> {
-        self.look(request, |question, tx, _| view::key(tx, &question.name))
+        self.look(request, |call, sight| view::key(sight, &call.name))
             .await
     }
 
@@ -185,9 +152,8 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::ListBindingsRequest>,
     ) -> Answer<v1::ListBindingsResponse> {
-        self.look(request, |question, tx, scene| {
-            let bindings =
-                view::binding_views(tx, scene, &question.deployment, &question.connector)?;
+        self.look(request, |call, sight| {
+            let bindings = view::binding_views(sight, &call.deployment, &call.connector)?;
             Ok(v1::ListBindingsResponse { bindings })
         })
         .await
@@ -197,8 +163,8 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::ListRolloutsRequest>,
     ) -> Answer<v1::ListRolloutsResponse> {
-        self.look(request, |question, tx, scene| {
-            let rollouts = view::rollouts(tx, scene, question.active_only)?;
+        self.look(request, |call, sight| {
+            let rollouts = view::rollouts(sight, call.active_only)?;
             Ok(v1::ListRolloutsResponse { rollouts })
         })
         .await
@@ -208,196 +174,188 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::GetRolloutRequest>,
     ) -> Answer<v1::GetRolloutResponse> {
-        self.look(request, |question, tx, scene| {
-            view::rollout_detail(tx, scene, find(tx, &question.id)?)
+        self.look(request, |call, sight| {
+            view::rollout_detail(sight, find(sight, &call.id)?)
         })
         .await
     }
 
-    type WatchRolloutStream =
-        Pin<Box<dyn Stream<Item = Result<v1::WatchRolloutResponse, Status>> + Send>>;
+    type WatchRolloutStream = Answers<v1::WatchRolloutResponse>;
 
     async fn watch_rollout(
         &self,
         request: Request<v1::WatchRolloutRequest>,
     ) -> Answer<Self::WatchRolloutStream> {
-        self.actor(&request).await?.must_be(Role::Viewer)?;
-        let (sender, receiver) = mpsc::channel(WATCH_MAX);
-        let task = watch(self.app.clone(), request.into_inner().id, sender);
-        let task = tokio_util::task::AbortOnDropHandle::new(super::session::spawn(task));
-        let stream = Watched {
-            snapshots: ReceiverStream::new(receiver),
-            _task: task,
-        };
-        Ok(Response::new(Box::pin(stream)))
+        self.act(request, |app, actor, call| async move {
+            Ok(streams::rollout(app, actor, call.id))
+        })
+        .await
     }
 
     async fn change_rollout(
         &self,
         request: Request<v1::ChangeRolloutRequest>,
     ) -> Answer<v1::ChangeRolloutResponse> {
-        let actor = self.actor(&request).await?;
-        let request = request.into_inner();
-        let verb = Verb::try_from(request.verb()).map_err(Error::from)?;
-        let id = self
-            .app
-            .change_rollout(&actor, &request.id, verb, &request.reason)
-            .await?;
-        let rollout = snapshot(&self.app, id.to_string()).await?;
-        Ok(Response::new(v1::ChangeRolloutResponse {
-            rollout: Some(rollout),
-        }))
+        self.act(request, |app, actor, call| async move {
+            let verb = Verb::try_from(call.verb())?;
+            let id = app
+                .change_rollout(&actor, &call.id, verb, &call.reason)
+                .await?;
+            let rollout = streams::snapshot(&app, &actor, id.to_string()).await?;
+            Ok(v1::ChangeRolloutResponse {
+                rollout: Some(rollout),
+            })
+        })
+        .await
     }
 
     async fn create_token(
         &self,
         request: Request<v1::CreateTokenRequest>,
     ) -> Answer<v1::CreateTokenResponse> {
-        let actor = self.actor(&request).await?;
-        let new = new_token(request.into_inner(), &actor).map_err(Error::from)?;
-        let (token, value) = self.app.create_token(&actor, new).await?;
-        let value = value.expose_secret().to_owned();
-        Ok(Response::new(v1::CreateTokenResponse {
-            token: Some(wire_token(token)),
-            value,
-        }))
+        self.act(request, |app, actor, call| async move {
+            let reason = call.reason.clone();
+            let new = tokens::new_token(call, &actor)?;
+            let (token, value) = app.create_token(&actor, new, &reason).await?;
+            Ok(v1::CreateTokenResponse {
+                token: Some(tokens::wire_token(token, None)),
+                value: value.expose_secret().to_owned(),
+            })
+        })
+        .await
     }
 
     async fn list_tokens(
         &self,
         request: Request<v1::ListTokensRequest>,
     ) -> Answer<v1::ListTokensResponse> {
-        let actor = self.actor(&request).await?;
-        let tokens = self
-            .app
-            .tokens(&actor)
-            .await?
-            .into_iter()
-            .map(wire_token)
-            .collect();
-        Ok(Response::new(v1::ListTokensResponse { tokens }))
+        self.act(request, |app, actor, _| async move {
+            let tokens = app.tokens(&actor).await?.into_iter();
+            Ok(v1::ListTokensResponse {
+                tokens: tokens
+                    .map(|(token, bound)| tokens::wire_token(token, bound))
+                    .collect(),
+            })
+        })
+        .await
     }
 
     async fn revoke_token(
         &self,
         request: Request<v1::RevokeTokenRequest>,
     ) -> Answer<v1::RevokeTokenResponse> {
-        let actor = self.actor(&request).await?;
-        let id = Invalid::parse("id", &request.into_inner().id).map_err(Error::from)?;
-        self.app.revoke_token(&actor, id).await?;
-        Ok(Response::new(v1::RevokeTokenResponse {}))
-    }
-}
-
-fn new_token(wire: v1::CreateTokenRequest, actor: &Actor) -> Result<NewToken, Invalid> {
-    let ttl = (wire.ttl_secs > 0).then(|| Duration::from_secs(u64::from(wire.ttl_secs)));
-    match wire.kind() {
-        v1::TokenKind::Join => {
-            let labels = labels("labels", wire.labels)?;
-            Ok(crate::app::tokens::join(
-                labels,
-                wire.uses,
-                &actor.principal,
-                ttl,
-            ))
-        }
-        v1::TokenKind::Operator => {
-            let role = Role::try_from(wire.role())?;
-            let principal = wire.principal.trim().to_owned();
-            if principal.is_empty() {
-                return Err(Invalid::new(
-                    "principal",
-                    "is empty: name who will act with this token",
-                ));
-            }
-            Ok(NewToken {
-                usage: TokenUse::Operator { role },
-                principal,
-                ttl,
-            })
-        }
-        v1::TokenKind::Unspecified => Err(Invalid::missing("kind")),
-    }
-}
-
-fn wire_token(token: Token) -> v1::Token {
-    let mut wire = v1::Token {
-        id: token.id.to_string(),
-        principal: token.principal,
-        expires_at: Some(WireTime(token.expires_at).into()),
-        created_at: Some(WireTime(token.created_at).into()),
-        created_by: token.created_by,
-        revoked: token.revoked,
-        ..v1::Token::default()
-    };
-    match token.usage {
-        TokenUse::Join { labels, uses_left } => {
-            wire.kind = v1::TokenKind::Join.into();
-            wire.labels = labels;
-            wire.uses_left = uses_left;
-        }
-        TokenUse::Operator { role } => {
-            wire.kind = v1::TokenKind::Operator.into();
-            wire.role = v1::Role::from(role).into();
-        }
-    }
-    wire
-}
-
-async fn snapshot(app: &App, id: String) -> Result<v1::Rollout, Error> {
-    app.view(move |tx, scene| view::rollout(tx, scene, find(tx, &id)?))
+        self.act(request, |app, actor, call| async move {
+            let id = Invalid::parse("id", &call.id)?;
+            app.revoke_token(&actor, id, &call.reason).await?;
+            Ok(v1::RevokeTokenResponse {})
+        })
         .await
-}
-
-/// The stream to a watcher, with the task that feeds it.
-struct Watched {
-    snapshots: ReceiverStream<Result<v1::WatchRolloutResponse, Status>>,
-    _task: tokio_util::task::AbortOnDropHandle<()>,
-}
-
-impl Stream for Watched {
-    type Item = Result<v1::WatchRolloutResponse, Status>;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        Pin::new(&mut self.snapshots).poll_next(context)
     }
-}
 
-/// Sends the rollout as it is and after every change, until it has ended.
-async fn watch(
-    app: App,
-    id: String,
-    sender: mpsc::Sender<Result<v1::WatchRolloutResponse, Status>>,
-) {
-    let mut changes = app.watch();
-    let mut last = None;
-    loop {
-        changes.mark_unchanged();
-        let rollout = match snapshot(&app, id.clone()).await {
-            Ok(rollout) => rollout,
-            Err(err) => {
-                let _ = sender.send(Err(err.into())).await;
-                return;
-            }
-        };
-        let is_over = rollout.ended_at.is_some();
-        if last.as_ref() != Some(&rollout) {
-            let message = v1::WatchRolloutResponse {
-                rollout: Some(rollout.clone()),
-            };
-            if sender.send(Ok(message)).await.is_err() || is_over {
-                return;
-            }
-            last = Some(rollout);
-        }
-        tokio::select! {
-            // Cancel-safe: the token keeps its state.
-            () = app.shutdown.cancelled() => return,
-            // Cancel-safe: a change stays seen until it is marked.
-            _ = changes.changed() => tokio::time::sleep(WATCH_COALESCE).await,
-        }
+    async fn delete_object(
+        &self,
+        request: Request<v1::DeleteObjectRequest>,
+    ) -> Answer<v1::DeleteObjectResponse> {
+        self.act(request, |app, actor, call| async move {
+            app.delete_object(&actor, call).await
+        })
+        .await
+    }
+
+    async fn change_deployment(
+        &self,
+        request: Request<v1::ChangeDeploymentRequest>,
+    ) -> Answer<v1::ChangeDeploymentResponse> {
+        self.act(request, |app, actor, call| async move {
+            app.change_deployment(&actor, call).await
+        })
+        .await
+    }
+
+    async fn replace_deployment(
+        &self,
+        request: Request<v1::ReplaceDeploymentRequest>,
+    ) -> Answer<v1::ReplaceDeploymentResponse> {
+        self.act(request, |app, actor, call| async move {
+            let made = app.replace_deployment(&actor, call).await?;
+            Ok(v1::ReplaceDeploymentResponse {
+                token: Some(tokens::wire_token(made.token, Some(made.name))),
+                value: made.value.expose_secret().to_owned(),
+                held: made.held,
+            })
+        })
+        .await
+    }
+
+    async fn remove_deployment(
+        &self,
+        request: Request<v1::RemoveDeploymentRequest>,
+    ) -> Answer<v1::RemoveDeploymentResponse> {
+        self.act(request, |app, actor, call| async move {
+            app.remove_deployment(&actor, call).await
+        })
+        .await
+    }
+
+    async fn label_deployment(
+        &self,
+        request: Request<v1::LabelDeploymentRequest>,
+    ) -> Answer<v1::LabelDeploymentResponse> {
+        self.act(request, |app, actor, call| async move {
+            app.label_deployment(&actor, call).await
+        })
+        .await
+    }
+
+    async fn get_ca(&self, request: Request<v1::GetCaRequest>) -> Answer<v1::GetCaResponse> {
+        self.act(request, |app, actor, _| async move { app.ca(&actor).await })
+            .await
+    }
+
+    async fn rotate_ca(
+        &self,
+        request: Request<v1::RotateCaRequest>,
+    ) -> Answer<v1::RotateCaResponse> {
+        self.act(request, |app, actor, call| async move {
+            let ca = app.rotate_ca(&actor, &call.reason).await?;
+            Ok(v1::RotateCaResponse { ca: Some(ca) })
+        })
+        .await
+    }
+
+    async fn finish_ca_rotation(
+        &self,
+        request: Request<v1::FinishCaRotationRequest>,
+    ) -> Answer<v1::FinishCaRotationResponse> {
+        self.act(request, |app, actor, call| async move {
+            let ca = app
+                .finish_ca_rotation(&actor, &call.reason, call.yes)
+                .await?;
+            Ok(v1::FinishCaRotationResponse { ca: Some(ca) })
+        })
+        .await
+    }
+
+    type ReadAuditStream = Answers<v1::AuditEntry>;
+
+    async fn read_audit(
+        &self,
+        request: Request<v1::ReadAuditRequest>,
+    ) -> Answer<Self::ReadAuditStream> {
+        self.act(request, |app, actor, call| async move {
+            let from = Since::new(call.from, call.last)?;
+            Ok(streams::audit(app, actor, from, call.follow))
+        })
+        .await
+    }
+
+    async fn set_andon(
+        &self,
+        request: Request<v1::SetAndonRequest>,
+    ) -> Answer<v1::SetAndonResponse> {
+        self.act(request, |app, actor, call| async move {
+            app.set_andon(&actor, call).await
+        })
+        .await
     }
 }

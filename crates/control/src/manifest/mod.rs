@@ -2,6 +2,9 @@
 //!
 //! Every error names the file, the line and the field's path. A manifest never holds a secret.
 
+#[cfg(test)]
+mod fuzz;
+mod limits;
 mod read;
 mod yaml;
 
@@ -11,7 +14,8 @@ use keyfleet_core::key::Key;
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::Strategy;
 
-pub(crate) use read::read;
+pub(crate) use limits::read_all;
+use read::read;
 
 /// Where something stands in the operator's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,45 @@ pub(crate) struct Manifest {
     pub(crate) place: Place,
     /// What it says.
     pub(crate) object: Object,
+    /// As it was written, with the line of the file before it.
+    written: (u64, String),
+}
+
+impl Manifest {
+    /// What is wrong with a field of it.
+    pub(crate) fn invalid(&self, field: &str, problem: String) -> InvalidManifest {
+        InvalidManifest {
+            place: Place {
+                line: self.line_of(field).unwrap_or(self.place.line),
+                ..self.place.clone()
+            },
+            field: field.to_owned(),
+            problem,
+        }
+    }
+
+    /// The line that a field such as `spec.config.apiUrl` is on, as far as its keys stand there as text.
+    fn line_of(&self, field: &str) -> Option<u64> {
+        let (before, text) = &self.written;
+        let lines: Vec<&str> = text.lines().collect();
+        let mut found = 0;
+        for part in field.split('.') {
+            let key = part.split('[').next().unwrap_or(part);
+            let rest = lines.get(found..)?;
+            found += rest.iter().position(|line| holds_key(line, key))?;
+        }
+        Some(before + u64::try_from(found).ok()? + 1)
+    }
+}
+
+/// True where a line has this key, at its beginning or within braces.
+fn holds_key(line: &str, key: &str) -> bool {
+    let is_key = |(at, _): (usize, &str)| {
+        let (before, after) = (line.get(..at), line.get(at + key.len()..));
+        let begins = before.is_some_and(|b| b.is_empty() || b.ends_with([' ', '{', ',', '"']));
+        begins && after.is_some_and(|a| a.starts_with(':') || a.starts_with("\":"))
+    };
+    !line.trim_start().starts_with('#') && line.match_indices(key).any(is_key)
 }
 
 /// The four kinds.

@@ -8,6 +8,7 @@ use keyfleet_core::id::{ConnectorName, KeyName, PlacementName, StrategyName};
 use keyfleet_core::key::{Key, KeyLocation};
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::{Budget, Deadlines, Sample, Strategy, Wave, default_strategy};
+use keyfleet_core::travel::host;
 use keyfleet_kibana::{check_display_name, driver};
 use serde::de::DeserializeOwned;
 
@@ -20,11 +21,18 @@ const API_VERSION: &str = "keyfleet/v1";
 /// Largest file in bytes: far beyond any fleet's manifests, small enough to refuse nonsense at once.
 const FILE_BYTES_MAX: usize = 4 << 20;
 
+/// Most values of one document, what its aliases stand for counted each time: a few lines of aliases of aliases
+/// stand for billions of values. A placement of a thousand connectors stays far below.
+const NODES_MAX: usize = 10_000;
+
+/// Longest problem, in characters: it may repeat what was written, and nobody reads more.
+const PROBLEM_CHARS_MAX: usize = 600;
+
 /// Reads every document of one file.
 ///
 /// # Errors
 /// The first [`InvalidManifest`].
-pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Manifest>, InvalidManifest> {
+pub(super) fn read(file: &str, text: &str) -> Result<Vec<Manifest>, InvalidManifest> {
     let at = |line| Place {
         file: file.to_owned(),
         line,
@@ -54,8 +62,12 @@ fn invalid(place: Place, field: &str, problem: impl Display) -> InvalidManifest 
     InvalidManifest {
         place,
         field: field.to_owned(),
-        problem: problem.to_string(),
+        problem: cut(&problem.to_string()),
     }
+}
+
+fn cut(problem: &str) -> String {
+    problem.chars().take(PROBLEM_CHARS_MAX).collect()
 }
 
 /// Splits at the lines that begin a document, with the number of each document's first line.
@@ -107,6 +119,7 @@ impl Reader<'_> {
         Ok(Some(Manifest {
             place: self.begin(),
             object,
+            written: (self.first_line - 1, self.document.clone()),
         }))
     }
 
@@ -129,12 +142,19 @@ impl Reader<'_> {
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, InvalidManifest> {
         let mut path = String::new();
-        let parsed = serde_saphyr::with_deserializer_from_str(&self.document, |deserializer| {
-            serde_path_to_error::deserialize(deserializer).map_err(|err| {
-                path = err.path().to_string();
-                err.into_inner()
-            })
-        });
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_nodes: NODES_MAX },
+        };
+        let parsed = serde_saphyr::with_deserializer_from_str_with_options(
+            &self.document,
+            options,
+            |deserializer| {
+                serde_path_to_error::deserialize(deserializer).map_err(|err| {
+                    path = err.path().to_string();
+                    err.into_inner()
+                })
+            },
+        );
         parsed.map_err(|err| {
             let field = if path == "." { String::new() } else { path };
             self.yaml_error(field, &err)
@@ -149,7 +169,7 @@ impl Reader<'_> {
             Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
             None => text,
         };
-        let problem = problem.lines().next().unwrap_or_default().to_owned();
+        let problem = cut(problem.lines().next().unwrap_or_default());
         InvalidManifest {
             place: self.place(line),
             field,
@@ -171,16 +191,13 @@ impl Reader<'_> {
         let wrong = |field: &str, problem: &str| Err(invalid(self.begin(), field, problem));
         let tidy = |text: &str| text.trim().trim_matches('/').to_owned();
         let (mount, path) = (tidy(&spec.vault.mount), tidy(&spec.vault.path));
-        let is_plain = |text: &str| {
-            !text.is_empty() && !text.split('/').any(|part| part.is_empty() || part == "..")
-        };
-        if !is_plain(&mount) {
+        if mount.is_empty() {
             return wrong(
                 "spec.vault.mount",
                 "must name the mount of a KV engine, such as secret",
             );
         }
-        if !is_plain(&path) {
+        if path.is_empty() {
             return wrong(
                 "spec.vault.path",
                 "must be a path below the mount, such as keyfleet/openai",
@@ -189,13 +206,21 @@ impl Reader<'_> {
         if spec.vault.field.trim().is_empty() {
             return wrong("spec.vault.field", "must name the field that holds the key");
         }
-        let Provider::OpenAi = spec.provider.0;
-        let hosts = spec
-            .allowed_hosts
-            .unwrap_or_else(|| vec!["api.openai.com".to_owned()]);
-        if hosts.is_empty() || hosts.iter().any(|host| !is_host(host)) {
-            let problem = "must list at least one host name without scheme, port or path, such as api.openai.com";
-            return wrong("spec.allowedHosts", problem);
+        let listed = match (spec.allowed_hosts, spec.provider.0) {
+            (Some(listed), _) => listed,
+            (None, Provider::OpenAi) => vec!["api.openai.com".to_owned()],
+            (None, Provider::AzureOpenAi | Provider::Other) => {
+                let problem = "is missing: only the provider openai has a host that everybody uses; list yours";
+                return wrong("spec.allowedHosts", problem);
+            }
+        };
+        if listed.is_empty() {
+            return wrong("spec.allowedHosts", "must list at least one host");
+        }
+        let mut hosts = Vec::new();
+        for (index, text) in listed.iter().enumerate() {
+            let field = format!("spec.allowedHosts[{index}]");
+            hosts.push(host(text).map_err(|err| invalid(self.begin(), &field, err))?);
         }
         Ok(Object::Key(Key {
             name,
@@ -204,7 +229,7 @@ impl Reader<'_> {
                 path,
                 field: spec.vault.field,
             },
-            allowed_hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            allowed_hosts: hosts,
             scope: spec.scope.into(),
         }))
     }
@@ -252,11 +277,26 @@ impl Reader<'_> {
                 .map_or_else(|| self.begin(), |value| line_of(value.referenced));
             invalid(place, &format!("spec.{}", first.field), &first.problem)
         })?;
+        let mut if_supported: Vec<String> = form
+            .if_supported
+            .iter()
+            .map(|name| name.value.clone())
+            .collect();
+        if let Err(err) = driver.check_if_supported(&config, &if_supported) {
+            let index = err.field.trim_start_matches("ifSupported[");
+            let index: Option<usize> = index.trim_end_matches(']').parse().ok();
+            let name = index.and_then(|index| form.if_supported.get(index));
+            let place = name.map_or_else(|| self.begin(), |name| line_of(name.referenced));
+            return Err(invalid(place, &format!("spec.{}", err.field), err.problem));
+        }
+        if_supported.sort_unstable();
+        if_supported.dedup();
         let spec = ConnectorSpec {
             connector_type: form.connector_type.value,
             display_name,
             config,
             key: form.key.0,
+            if_supported,
         };
         Ok(Object::Connector(name, spec))
     }
@@ -288,6 +328,7 @@ impl Reader<'_> {
             spaces: form.spaces.into_iter().map(|word| word.0).collect(),
             drift_policy: form.drift.0.0,
             strategy,
+            task: form.task.map(|word| word.0.0),
         }))
     }
 
@@ -352,17 +393,10 @@ fn budget(form: &super::yaml::BudgetForm) -> Budget {
     }
 }
 
-fn is_host(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 253
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keyfleet_core::models::Task;
 
     const CONNECTOR: &str = "apiVersion: keyfleet/v1
 kind: Connector
@@ -410,6 +444,68 @@ spec:
             let found = error(&text);
             assert!(found.starts_with(expected), "{from} -> {to}: {found}");
         }
+    }
+
+    #[test]
+    fn a_placement_may_say_what_its_models_are_for() {
+        let text = |task: &str| {
+            format!(
+                "apiVersion: keyfleet/v1\nkind: Placement\nmetadata: {{name: a}}\nspec:\n  connectors: [a]\n{task}"
+            )
+        };
+        for (line, expected) in [
+            ("", None),
+            ("  task: attack-discovery\n", Some(Task::AttackDiscovery)),
+        ] {
+            let manifests = read("f.yaml", &text(line)).unwrap();
+            let Object::Placement(placement) = &manifests[0].object else {
+                unreachable!()
+            };
+            assert_eq!(placement.task, expected);
+        }
+        let found = error(&text("  task: poetry\n"));
+        assert!(
+            found.starts_with("f.yaml:6: spec.task") && found.contains("agent-builder"),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn what_may_be_left_out_is_a_field_that_is_there_and_not_everywhere() {
+        let with = |list: &str| format!("{CONNECTOR}    temperature: 0.2\n  ifSupported: {list}\n");
+        let manifests = read("f.yaml", &with("[temperature, defaultModel, temperature]")).unwrap();
+        let Object::Connector(_, spec) = &manifests[0].object else {
+            unreachable!()
+        };
+        assert_eq!(spec.if_supported, ["defaultModel", "temperature"]);
+        for (list, says) in [
+            ("[headers]", "f.yaml:13: spec.ifSupported[0]"),
+            (
+                "\n    - temperature\n    - apiUrl",
+                "f.yaml:15: spec.ifSupported[1]",
+            ),
+            ("[1]", "f.yaml:13: spec.ifSupported[0]"),
+        ] {
+            let found = error(&with(list));
+            assert!(found.starts_with(says), "{list}: {found}");
+        }
+    }
+
+    #[test]
+    fn only_openai_has_hosts_by_itself() {
+        let key = |provider: &str, hosts: &str| {
+            format!(
+                "apiVersion: keyfleet/v1\nkind: Key\nmetadata: {{name: k}}\nspec:\n  provider: {provider}\n  vault: {{mount: secret, path: keyfleet/k}}\n{hosts}"
+            )
+        };
+        assert!(read("f.yaml", &key("openai", "")).is_ok());
+        for provider in ["azure-openai", "other"] {
+            let found = error(&key(provider, ""));
+            assert!(found.contains("spec.allowedHosts: is missing"), "{found}");
+            assert!(read("f.yaml", &key(provider, "  allowedHosts: [a.example]\n")).is_ok());
+        }
+        let found = error(&key("azure", ""));
+        assert!(found.contains("azure-openai"), "{found}");
     }
 
     #[test]

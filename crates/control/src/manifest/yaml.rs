@@ -6,8 +6,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keyfleet_core::failure::FailureClass;
-use keyfleet_core::fleet::{Labels, Operator, Requirement, Selector};
+use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels, Operator, Requirement, Selector, is_label};
 use keyfleet_core::id::{ConnectorName, KeyName, SpaceId, StrategyName};
+use keyfleet_core::models::Task;
 use keyfleet_core::placement::DriftPolicy;
 use keyfleet_core::rollout::{Action, Amount};
 use serde::{Deserialize, Deserializer, de};
@@ -71,6 +72,10 @@ fn default_field() -> String {
 #[derive(Clone, Copy)]
 pub(super) enum Provider {
     OpenAi,
+    /// The key of one Azure resource.
+    AzureOpenAi,
+    /// The key of any other server that connectors call.
+    Other,
 }
 
 impl FromStr for Provider {
@@ -79,8 +84,10 @@ impl FromStr for Provider {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "openai" => Ok(Self::OpenAi),
+            "azure-openai" => Ok(Self::AzureOpenAi),
+            "other" => Ok(Self::Other),
             other => Err(format!(
-                "unknown provider {other:?}: this version knows `openai`"
+                "unknown provider {other:?}: this version knows `openai`, `azure-openai` and `other`"
             )),
         }
     }
@@ -94,6 +101,9 @@ pub(super) struct ConnectorForm {
     pub(super) display_name: Spanned<String>,
     pub(super) key: Word<KeyName>,
     pub(super) config: BTreeMap<String, Spanned<serde_json::Value>>,
+    /// Fields of the config that are left out where a Kibana is too old for them.
+    #[serde(default)]
+    pub(super) if_supported: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +117,7 @@ pub(super) struct PlacementForm {
     #[serde(default = "default_drift")]
     pub(super) drift: Word<DriftPolicyWord>,
     pub(super) strategy_ref: Option<Word<StrategyName>>,
+    pub(super) task: Option<Word<TaskWord>>,
 }
 
 fn default_spaces() -> Vec<Word<SpaceId>> {
@@ -175,10 +186,14 @@ pub(super) struct RollbackForm {
     pub(super) concurrency: Option<AmountForm>,
 }
 
-/// Kubernetes' label selector.
+/// Kubernetes' label selector, checked.
 #[derive(Deserialize, Default)]
+#[serde(try_from = "SelectorParts")]
+pub(super) struct SelectorForm(Selector);
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct SelectorForm {
+struct SelectorParts {
     #[serde(default)]
     match_labels: Labels,
     #[serde(default)]
@@ -202,24 +217,55 @@ enum OperatorWord {
     DoesNotExist,
 }
 
+impl TryFrom<SelectorParts> for SelectorForm {
+    type Error = String;
+
+    fn try_from(parts: SelectorParts) -> Result<Self, String> {
+        let mut selector = Selector::from_labels(&parts.match_labels);
+        for expression in parts.match_expressions {
+            selector.requirements.push(expression.requirement()?);
+        }
+        for requirement in &selector.requirements {
+            let texts = std::iter::once(&requirement.key).chain(requirement.operator.values());
+            if let Some(wrong) = texts.into_iter().find(|text| !is_label(text)) {
+                let shown: String = wrong.chars().take(LABEL_CHARS_MAX).collect();
+                return Err(format!(
+                    "{shown:?} cannot be a label: use 1 to {LABEL_CHARS_MAX} letters, digits, `-`, `_`, `.` or `/`"
+                ));
+            }
+        }
+        Ok(Self(selector))
+    }
+}
+
+impl ExpressionForm {
+    /// Values where they mean something and nowhere else: `NotIn` of nothing would choose everything.
+    fn requirement(self) -> Result<Requirement, String> {
+        let (wants_values, has_values) = (
+            matches!(self.operator, OperatorWord::In | OperatorWord::NotIn),
+            !self.values.is_empty(),
+        );
+        match (wants_values, has_values) {
+            (true, false) => return Err("In and NotIn need values".to_owned()),
+            (false, true) => return Err("Exists and DoesNotExist take no values".to_owned()),
+            (true, true) | (false, false) => {}
+        }
+        let operator = match self.operator {
+            OperatorWord::In => Operator::In(self.values),
+            OperatorWord::NotIn => Operator::NotIn(self.values),
+            OperatorWord::Exists => Operator::Exists,
+            OperatorWord::DoesNotExist => Operator::DoesNotExist,
+        };
+        Ok(Requirement {
+            key: self.key,
+            operator,
+        })
+    }
+}
+
 impl From<SelectorForm> for Selector {
     fn from(form: SelectorForm) -> Self {
-        let mut selector = Self::from_labels(&form.match_labels);
-        selector
-            .requirements
-            .extend(form.match_expressions.into_iter().map(|expression| {
-                let operator = match expression.operator {
-                    OperatorWord::In => Operator::In(expression.values),
-                    OperatorWord::NotIn => Operator::NotIn(expression.values),
-                    OperatorWord::Exists => Operator::Exists,
-                    OperatorWord::DoesNotExist => Operator::DoesNotExist,
-                };
-                Requirement {
-                    key: expression.key,
-                    operator,
-                }
-            }));
-        selector
+        form.0
     }
 }
 
@@ -299,6 +345,12 @@ word!(
         .iter()
         .map(|policy| policy.as_str())
         .collect()
+);
+word!(
+    TaskWord(Task),
+    "task",
+    Task::parse,
+    Task::ALL.iter().map(|task| task.as_str()).collect()
 );
 word!(
     ActionWord(Action),

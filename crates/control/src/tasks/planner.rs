@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::id::RolloutId;
+use keyfleet_core::id::{DeploymentId, RolloutId};
+use keyfleet_core::rollout::WaitingOn;
+use keyfleet_store::{Deployment, Tx};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::app::standing::sentence;
 use crate::app::step::{Outcome, Surroundings, begin_anew, step_all};
 use crate::clock;
 use crate::error::Error;
@@ -49,18 +52,22 @@ fn until(wake_at: Option<Timestamp>) -> Duration {
 
 /// Looks at everything once; returns when to look again.
 async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
-    let around = Surroundings {
-        now: clock::now(),
-        epoch: app.store.epoch(),
-        online: app.sessions.online(),
-    };
-    let needs_work = app
+    let (needs_work, cut_off) = app
         .store
         .read(|tx| {
             let waits = |b: &keyfleet_store::Binding| !b.is_told_goal() && b.held_by.is_none();
-            Ok::<_, Error>(!tx.active_rollouts()?.is_empty() || tx.bindings()?.iter().any(waits))
+            let needs = !tx.active_rollouts()?.is_empty() || tx.bindings()?.iter().any(waits);
+            Ok::<_, Error>((needs, cut_off(tx)?))
         })
         .await?;
+    // An agent that is not trusted is sent nothing, as if it were not there.
+    let mut online = app.sessions.online();
+    online.retain(|id| !cut_off.contains_key(id));
+    let around = Surroundings {
+        now: clock::now(),
+        epoch: app.store.epoch(),
+        online,
+    };
     if !needs_work {
         app.set_waiting(BTreeMap::new());
         return Ok(None);
@@ -70,13 +77,30 @@ async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
         .values()
         .filter_map(|outcome| outcome.wake_at)
         .min();
-    publish(app, outcomes);
+    publish(app, outcomes, &cut_off);
     Ok(wake_at)
 }
 
-fn publish(app: &App, outcomes: BTreeMap<RolloutId, Outcome>) {
+/// The deployments whose agents are not trusted, each with the sentence that says why.
+fn cut_off(tx: &Tx<'_>) -> Result<BTreeMap<DeploymentId, String>, Error> {
+    let rows = tx.deployments_cut_off()?.into_iter();
+    let sentence = |row: Deployment| sentence(&row).map(|why| (row.id, why));
+    Ok(rows.filter_map(sentence).collect())
+}
+
+fn publish(
+    app: &App,
+    outcomes: BTreeMap<RolloutId, Outcome>,
+    cut_off: &BTreeMap<DeploymentId, String>,
+) {
     let mut waiting = BTreeMap::new();
-    for (id, outcome) in outcomes {
+    for (id, mut outcome) in outcomes {
+        for waiting in &mut outcome.waiting {
+            let why = waiting.deployment.and_then(|id| cut_off.get(&id));
+            if let Some(why) = why {
+                waiting.on = WaitingOn::CutOff(why.clone());
+            }
+        }
         app.sessions.notify(&outcome.touched);
         if !outcome.ended {
             waiting.insert(id, outcome.waiting);

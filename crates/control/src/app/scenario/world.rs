@@ -1,6 +1,7 @@
 //! Control with a real database, and agents that only say what they are told to say.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingState;
@@ -13,10 +14,11 @@ use keyfleet_core::id::{
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
 use keyfleet_core::placement::{DriftPolicy, Placement};
 use keyfleet_core::rollout::{Amount, Verb, default_strategy};
+use keyfleet_core::standing::Standing;
 use keyfleet_core::token::Role;
 use keyfleet_proto::v1;
 use keyfleet_seal::FingerprintKey;
-use keyfleet_store::{Binding, Deployment, KeyVersionRow, Rollout, Store, Tx};
+use keyfleet_store::{Binding, Deployment, KeyVersionRow, Restore, Rollout, Store, Tx, Why};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::start::{Spread, refresh_goals, start_rollouts};
@@ -24,50 +26,42 @@ use crate::app::status::Reporter;
 use crate::app::step::{Surroundings, step_all};
 use crate::app::{Actor, App, KEYFLEET};
 use crate::ca::{self, Authority};
+use crate::config::Config;
 use crate::error::Error;
 use crate::keyring::KeyRing;
 use crate::{clock, config};
 
 /// What every agent answers to what it is told.
-pub(super) type Answer = fn(&str, &v1::DesiredBinding) -> Option<FailureClass>;
+pub(crate) type Answer = fn(&str, &v1::DesiredBinding) -> Option<FailureClass>;
 
-pub(super) struct World {
-    pub(super) app: App,
-    pub(super) names: BTreeMap<DeploymentId, String>,
-    _dir: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) app: App,
+    pub(crate) names: BTreeMap<DeploymentId, String>,
+    pub(crate) dir: tempfile::TempDir,
 }
 
-pub(super) fn works(_: &str, _: &v1::DesiredBinding) -> Option<FailureClass> {
+pub(crate) fn works(_: &str, _: &v1::DesiredBinding) -> Option<FailureClass> {
     None
 }
 
 impl World {
     /// Control with one Key (version 1), one connector and a placement everywhere: a strict canary by the
     /// label `tier`, then the rest, without soak.
-    pub(super) async fn new(deployments: &[&str]) -> Self {
+    pub(crate) async fn new(deployments: &[&str]) -> Self {
+        Self::with(deployments, |_| {}).await
+    }
+
+    /// As [`World::new`], with other settings.
+    pub(crate) async fn with(deployments: &[&str], change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut config = config::load(None, Some(dir.path().to_owned())).unwrap();
-        config.verify = None;
         ca::create(dir.path(), clock::now()).unwrap();
-        let authority = Authority::load(dir.path()).unwrap();
-        let store = Store::open(&dir.path().join("keyfleet.db")).unwrap();
-        let vault = keyfleet_vault::Vault::new(config.vault.clone()).unwrap();
-        let fingerprint = FingerprintKey::generate().unwrap();
-        let shutdown = CancellationToken::new();
-        let app = App::new(
-            config,
-            store,
-            authority,
-            fingerprint,
-            KeyRing::new(vault),
-            shutdown,
-        );
+        let app = start(dir.path(), change);
         let mut world = Self {
             app,
             names: BTreeMap::new(),
-            _dir: dir,
+            dir,
         };
+        world.app.settle_outbound().await.unwrap();
         for name in deployments {
             world.enrol(name).await;
         }
@@ -101,7 +95,27 @@ impl World {
         world
     }
 
-    pub(super) async fn write<T: Send + 'static>(
+    /// Control after a backup of this moment was restored in its place, and after somebody has looked: andon is off.
+    pub(crate) async fn restored(self) -> Self {
+        let Self { app, names, dir } = self;
+        let (database, file) = (dir.path().join("keyfleet.db"), dir.path().join("backup.db"));
+        keyfleet_store::backup(&database, &file, true, clock::now()).unwrap();
+        app.store.close().await;
+        drop(app);
+        let why = Why {
+            principal: "ops".to_owned(),
+            reason: "test".to_owned(),
+            at: clock::now(),
+        };
+        let restore = Restore::prepare(&database, &file).unwrap();
+        restore.carry_out(&why).unwrap();
+        let app = start(dir.path(), |_| {});
+        let world = Self { app, names, dir };
+        world.write(|tx| Ok(tx.set_andon(None)?)).await;
+        world
+    }
+
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> T {
@@ -109,7 +123,7 @@ impl World {
     }
 
     /// The canary is the one whose name says so.
-    pub(super) async fn enrol(&mut self, name: &str) {
+    pub(crate) async fn enrol(&mut self, name: &str) {
         let now = clock::now();
         let id = DeploymentId::new(uuid::Uuid::now_v7());
         let tier = if name == "canary" { "canary" } else { "other" };
@@ -126,6 +140,13 @@ impl World {
             facts: None,
             last_seen: None,
             generation: Generation::default(),
+            standing: Standing::Active,
+            standing_reason: String::new(),
+            standing_at: None,
+            certificate_given: 1,
+            certificate_seen: 0,
+            certificate_ca: String::new(),
+            renewal_allowed: false,
         };
         self.names.insert(id, name.to_owned());
         self.write(move |tx| {
@@ -143,7 +164,7 @@ impl World {
         .await;
     }
 
-    pub(super) async fn new_key_version(&self, version: u64) {
+    pub(crate) async fn new_key_version(&self, version: u64) {
         self.write(move |tx| {
             let row = KeyVersionRow {
                 version: KeyVersion(version),
@@ -159,7 +180,7 @@ impl World {
         .await;
     }
 
-    pub(super) async fn new_revision(&self, revision: u64) {
+    pub(crate) async fn new_revision(&self, revision: u64) {
         self.write(move |tx| {
             let new = ConnectorRevision {
                 connector: assistant(),
@@ -169,6 +190,7 @@ impl World {
                     display_name: format!("revision {revision}"),
                     config: r#"{"apiUrl":"https://api.openai.com/v1/chat/completions"}"#.to_owned(),
                     key: "openai".parse().unwrap(),
+                    if_supported: Vec::new(),
                 },
             };
             tx.insert_connector(&new, clock::now())?;
@@ -177,15 +199,33 @@ impl World {
         .await;
     }
 
-    /// One turn: the planner acts, then every agent that is online answers what it was told.
-    pub(super) async fn turn(&self, answer: Answer) {
+    /// The planner acts, and publishes why it waits; no agent answers.
+    pub(crate) async fn offer(&self) {
         let around = Surroundings {
             now: clock::now(),
             epoch: self.app.store.epoch(),
             online: self.names.keys().copied().collect(),
         };
+        let outcomes = self.write(move |tx| step_all(tx, &around)).await;
+        let waiting = outcomes.into_iter().map(|(id, done)| (id, done.waiting));
+        self.app.set_waiting(waiting.collect());
+    }
+
+    /// One turn: the planner acts, then every agent that is online answers what it was told.
+    pub(crate) async fn turn(&self, answer: Answer) {
+        self.turn_without("", answer).await;
+    }
+
+    /// One turn while the agent of one deployment is away.
+    pub(crate) async fn turn_without(&self, away: &str, answer: Answer) {
+        let online = || self.names.iter().filter(|(_, name)| *name != away);
+        let around = Surroundings {
+            now: clock::now(),
+            epoch: self.app.store.epoch(),
+            online: online().map(|(id, _)| *id).collect(),
+        };
         self.write(move |tx| step_all(tx, &around)).await;
-        for (id, name) in &self.names {
+        for (id, name) in online() {
             let desired = self.app.desired(*id).await.unwrap().document;
             let generation = desired.generation.unwrap_or_default();
             if generation == v1::Generation::default() {
@@ -212,24 +252,24 @@ impl World {
     }
 
     /// Turns until nothing is left to do.
-    pub(super) async fn settle(&self, answer: Answer) {
+    pub(crate) async fn settle(&self, answer: Answer) {
         for _ in 0..20 {
             self.turn(answer).await;
         }
     }
 
-    pub(super) async fn bindings(&self) -> BTreeMap<String, Binding> {
+    pub(crate) async fn bindings(&self) -> BTreeMap<String, Binding> {
         let all = self.write(|tx| Ok(tx.bindings()?)).await;
         all.into_iter()
             .map(|b| (self.names[&b.id.deployment].clone(), b))
             .collect()
     }
 
-    pub(super) async fn newest(&self) -> Rollout {
+    pub(crate) async fn newest(&self) -> Rollout {
         self.write(|tx| Ok(tx.rollouts(1)?.remove(0))).await
     }
 
-    pub(super) async fn key_states(&self) -> Vec<(u64, KeyState)> {
+    pub(crate) async fn key_states(&self) -> Vec<(u64, KeyState)> {
         let rows = self
             .write(|tx| Ok(tx.key_versions(&"openai".parse().unwrap())?))
             .await;
@@ -239,7 +279,7 @@ impl World {
     }
 
     /// Open holdings by version.
-    pub(super) async fn holdings(&self) -> BTreeMap<u64, usize> {
+    pub(crate) async fn holdings(&self) -> BTreeMap<u64, usize> {
         let rows = self
             .write(|tx| Ok(tx.holdings(&"openai".parse().unwrap())?))
             .await;
@@ -250,11 +290,8 @@ impl World {
         open
     }
 
-    pub(super) async fn say(&self, verb: Verb) -> Result<(), Error> {
-        let actor = Actor {
-            principal: "ops".to_owned(),
-            role: Role::Operator,
-        };
+    pub(crate) async fn say(&self, verb: Verb) -> Result<(), Error> {
+        let actor = ops();
         let id = self.newest().await.id.to_string();
         self.app
             .change_rollout(&actor, &id, verb, "because")
@@ -263,7 +300,34 @@ impl World {
     }
 }
 
-pub(super) fn placement(drift_policy: DriftPolicy) -> Placement {
+fn start(dir: &Path, change: impl FnOnce(&mut Config)) -> App {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut config = config::load(None, Some(dir.to_owned())).unwrap();
+    config.verify = None;
+    change(&mut config);
+    let store = Store::open(&dir.join("keyfleet.db")).unwrap();
+    let vault = keyfleet_vault::Vault::new(&config.vault).unwrap();
+    App::new(
+        config,
+        store,
+        Authority::load(dir).unwrap(),
+        FingerprintKey::generate().unwrap(),
+        KeyRing::new(vault),
+        CancellationToken::new(),
+    )
+}
+
+/// An operator of the whole fleet.
+pub(crate) fn ops() -> Actor {
+    Actor {
+        principal: "ops".to_owned(),
+        token: None,
+        role: Role::Operator,
+        scope: Selector::default(),
+    }
+}
+
+pub(crate) fn placement(drift_policy: DriftPolicy) -> Placement {
     Placement {
         name: "everywhere".parse().unwrap(),
         selector: Selector::default(),
@@ -271,25 +335,26 @@ pub(super) fn placement(drift_policy: DriftPolicy) -> Placement {
         spaces: vec!["default".parse().unwrap()],
         drift_policy,
         strategy: "default".parse().unwrap(),
+        task: None,
     }
 }
 
-pub(super) fn assistant() -> ConnectorName {
+pub(crate) fn assistant() -> ConnectorName {
     "assistant".parse().unwrap()
 }
 
-pub(super) fn enrolment() -> EnrolmentId {
+pub(crate) fn enrolment() -> EnrolmentId {
     EnrolmentId::new(uuid::Uuid::from_u128(1))
 }
 
-pub(super) fn spread(tx: &Tx<'_>, cause: &str) -> Result<(), Error> {
+pub(crate) fn spread(tx: &Tx<'_>, cause: &str) -> Result<(), Error> {
     let now = clock::now();
     let goals = refresh_goals(tx, now)?;
     start_rollouts(tx, &goals.spread(), cause, "ops", now)?;
     Ok(())
 }
 
-pub(super) fn status(
+pub(crate) fn status(
     told: &v1::DesiredBinding,
     generation: v1::Generation,
     failure: Option<FailureClass>,
@@ -310,7 +375,7 @@ pub(super) fn status(
             .unwrap_or_default()
             .into(),
         text: "as told".to_owned(),
-        removed: told.remove,
+        removed: told.remove && failure.is_none(),
         ..v1::BindingStatus::default()
     }
 }

@@ -1,53 +1,57 @@
 //! Deployments, bindings, connectors, placements, strategies, and the fleet in numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::binding::BindingState;
 use keyfleet_core::fleet::Selector;
 use keyfleet_core::id::{ConnectorName, DeploymentId, DeploymentName};
 use keyfleet_core::rollout::{Strategy, Wave};
+use keyfleet_core::standing::Standing;
 use keyfleet_proto::v1;
-use keyfleet_store::{Binding, Connector, Deployment, EventScope, Facts, Tx};
+use keyfleet_store::{Andon, Binding, Connector, Deployment, EventScope, Facts};
 
-use super::{Reasons, Scene, count_states, events, wire_time};
+use super::{Reasons, Sight, count_states, events, wire_time};
+use crate::app::standing::refusal;
 use crate::error::Error;
 
 /// Events shown of one deployment.
 const EVENTS_MAX: u32 = 50;
 
+/// Characters of a CA's fingerprint that tell it from the other one.
+const CA_SHOWN_CHARS: usize = 12;
+
 /// Sentences shown in the status of the whole fleet.
 const WAITING_MAX: usize = 20;
 
+/// Deployments whose agents are not trusted that are named among its problems.
+const DISTRUSTED_MAX: usize = 20;
+
 /// Every deployment that the selector chooses.
 pub(crate) fn deployments(
-    tx: &Tx<'_>,
-    scene: &Scene,
+    sight: &Sight<'_>,
     selector: &Selector,
 ) -> Result<Vec<v1::Deployment>, Error> {
-    let reasons = Reasons::load(tx, scene)?;
+    let reasons = Reasons::load(sight)?;
     let mut by_deployment: BTreeMap<DeploymentId, Vec<Binding>> = BTreeMap::new();
-    for binding in tx.bindings()? {
+    for binding in sight.bindings()? {
         by_deployment
             .entry(binding.id.deployment)
             .or_default()
             .push(binding);
     }
-    let chosen = tx
-        .deployments()?
-        .into_iter()
-        .filter(|d| selector.matches(&d.labels));
+    let fleet = sight.deployments().iter();
+    let chosen = fleet.filter(|d| selector.matches(&d.labels));
     Ok(chosen
         .map(|deployment| {
             let bindings = by_deployment.remove(&deployment.id).unwrap_or_default();
-            wire_deployment(&deployment, &bindings, scene, &reasons)
+            wire_deployment(deployment, &bindings, sight, &reasons)
         })
         .collect())
 }
 
 /// One deployment with its bindings and history.
 pub(crate) fn deployment(
-    tx: &Tx<'_>,
-    scene: &Scene,
+    sight: &Sight<'_>,
     name: &str,
 ) -> Result<v1::GetDeploymentResponse, Error> {
     let missing = || Error::NotFound {
@@ -55,25 +59,25 @@ pub(crate) fn deployment(
         name: name.to_owned(),
     };
     let parsed: DeploymentName = name.parse().map_err(|_| missing())?;
-    let row = tx.deployment_named(&parsed)?.ok_or_else(missing)?;
-    let reasons = Reasons::load(tx, scene)?;
-    let bindings = tx.bindings_of(row.id)?;
+    let row = sight.deployment(&parsed).ok_or_else(missing)?;
+    let reasons = Reasons::load(sight)?;
+    let bindings = sight.bindings_of(row.id)?;
     let names = BTreeMap::from([(row.id, row.name.clone())]);
     Ok(v1::GetDeploymentResponse {
-        deployment: Some(wire_deployment(&row, &bindings, scene, &reasons)),
+        deployment: Some(wire_deployment(row, &bindings, sight, &reasons)),
         bindings: bindings
             .iter()
             .filter(|b| !reasons.is_gone(b))
             .map(|b| wire_binding(b, &names, &reasons))
             .collect(),
-        events: events(tx.events(EventScope::Deployment(row.id), EVENTS_MAX)?),
+        events: events(sight.events(EventScope::Deployment(row.id), EVENTS_MAX)?),
     })
 }
 
 fn wire_deployment(
     row: &Deployment,
     bindings: &[Binding],
-    scene: &Scene,
+    sight: &Sight<'_>,
     reasons: &Reasons,
 ) -> v1::Deployment {
     let waiting = bindings
@@ -84,19 +88,20 @@ fn wire_deployment(
         id: row.id.to_string(),
         name: row.name.to_string(),
         labels: row.labels.clone(),
-        connected: scene.online.contains(&row.id),
-        last_seen: scene
-            .left
-            .get(&row.id)
-            .copied()
-            .or(row.last_seen)
-            .and_then(wire_time),
+        connected: sight.is_online(row.id),
+        last_seen: sight.left(row.id).or(row.last_seen).and_then(wire_time),
         facts: row.facts.as_ref().map(wire_facts),
         agent_version: row.agent_version.clone(),
         bindings: count_states(shown_states(bindings, reasons)),
         certificate_not_after: wire_time(row.certificate_not_after),
         generation: Some(row.generation.into()),
-        waiting: waiting.unwrap_or_default(),
+        waiting: waiting
+            .or_else(|| reasons.cut_off.get(&row.id).cloned())
+            .unwrap_or_default(),
+        standing: v1::Standing::from(row.standing).into(),
+        standing_reason: row.standing_reason.clone(),
+        standing_at: row.standing_at.and_then(wire_time),
+        certificate_ca: row.certificate_ca.chars().take(CA_SHOWN_CHARS).collect(),
     }
 }
 
@@ -141,13 +146,12 @@ fn wire_facts(facts: &Facts) -> v1::KibanaFacts {
 
 /// Bindings, of one deployment or connector where named.
 pub(crate) fn binding_views(
-    tx: &Tx<'_>,
-    scene: &Scene,
+    sight: &Sight<'_>,
     deployment: &str,
     connector: &str,
 ) -> Result<Vec<v1::Binding>, Error> {
-    let reasons = Reasons::load(tx, scene)?;
-    let names = names(tx)?;
+    let reasons = Reasons::load(sight)?;
+    let names = sight.names();
     let is_named = |binding: &Binding| {
         let name = names
             .get(&binding.id.deployment)
@@ -155,19 +159,11 @@ pub(crate) fn binding_views(
         (deployment.is_empty() || name == Some(deployment))
             && (connector.is_empty() || binding.id.connector.as_str() == connector)
     };
-    let bindings = tx.bindings()?;
+    let bindings = sight.bindings()?;
     let is_shown = |binding: &&Binding| is_named(binding) && !reasons.is_gone(binding);
     let chosen = bindings.iter().filter(is_shown);
     Ok(chosen
         .map(|binding| wire_binding(binding, &names, &reasons))
-        .collect())
-}
-
-pub(super) fn names(tx: &Tx<'_>) -> Result<BTreeMap<DeploymentId, DeploymentName>, Error> {
-    Ok(tx
-        .deployments()?
-        .into_iter()
-        .map(|d| (d.id, d.name))
         .collect())
 }
 
@@ -206,49 +202,58 @@ fn wire_binding(
 }
 
 /// The newest revision of every connector that is not withdrawn.
-pub(crate) fn connectors(tx: &Tx<'_>, scene: &Scene) -> Result<Vec<v1::Connector>, Error> {
-    let reasons = Reasons::load(tx, scene)?;
+pub(crate) fn connectors(sight: &Sight<'_>) -> Result<Vec<v1::Connector>, Error> {
+    let reasons = Reasons::load(sight)?;
     let mut all: Vec<v1::Connector> = Vec::new();
-    for connector in tx.connectors()? {
-        let name = connector.revision.connector.as_str();
-        if connector.withdrawn_by.is_some() || all.last().is_some_and(|newer| newer.name == name) {
+    let connectors = sight.connectors()?;
+    let live: BTreeSet<_> = connectors
+        .iter()
+        .filter(|c| c.deleted_at.is_none())
+        .map(|c| c.revision.connector.clone())
+        .collect();
+    for connector in &connectors {
+        let name = &connector.revision.connector;
+        let is_listed = all.last().is_some_and(|newer| newer.name == name.as_str());
+        let is_older = connector.deleted_at.is_some() && live.contains(name);
+        if connector.withdrawn_by.is_some() || is_listed || is_older {
             continue;
         }
-        let bindings = tx.bindings_with(&connector.revision.connector)?;
-        all.push(wire_connector(&connector, &bindings, &reasons));
+        let bindings = sight.bindings_with(name)?;
+        // A tombstone is shown as long as something of it is on its way out.
+        if connector.deleted_at.is_none() || bindings.iter().any(|b| !reasons.is_gone(b)) {
+            all.push(wire_connector(connector, &bindings, &reasons));
+        }
+    }
+    let set_of = sight.set_of()?;
+    for connector in &mut all {
+        connector.set = set_of("Connector", &connector.name);
     }
     Ok(all)
 }
 
 /// One connector with its revisions and where it is.
-pub(crate) fn connector(
-    tx: &Tx<'_>,
-    scene: &Scene,
-    name: &str,
-) -> Result<v1::GetConnectorResponse, Error> {
+pub(crate) fn connector(sight: &Sight<'_>, name: &str) -> Result<v1::GetConnectorResponse, Error> {
     let missing = || Error::NotFound {
         kind: "connector",
         name: name.to_owned(),
     };
     let parsed: ConnectorName = name.parse().map_err(|_| missing())?;
-    let revisions: Vec<Connector> = tx
+    let revisions: Vec<Connector> = sight
         .connectors()?
         .into_iter()
         .filter(|c| c.revision.connector == parsed)
         .collect();
-    let current = revisions
-        .iter()
-        .find(|revision| revision.withdrawn_by.is_none());
+    let current = revisions.iter().find(|revision| revision.is_live());
     let newest = current.or(revisions.first()).ok_or_else(missing)?;
-    let bindings = tx.bindings_with(&parsed)?;
-    let reasons = Reasons::load(tx, scene)?;
+    let bindings = sight.bindings_with(&parsed)?;
+    let reasons = Reasons::load(sight)?;
     Ok(v1::GetConnectorResponse {
         connector: Some(wire_connector(newest, &bindings, &reasons)),
         revisions: revisions
             .iter()
             .map(|revision| wire_connector(revision, &[], &reasons))
             .collect(),
-        bindings: binding_views(tx, scene, "", name)?,
+        bindings: binding_views(sight, "", name)?,
     })
 }
 
@@ -261,18 +266,21 @@ fn wire_connector(connector: &Connector, bindings: &[Binding], reasons: &Reasons
         key: spec.key.to_string(),
         revision: connector.revision.revision.0,
         config_json: spec.config.clone(),
+        if_supported: spec.if_supported.clone(),
         created_at: wire_time(connector.created_at),
         bindings: count_states(shown_states(bindings, reasons)),
         withdrawn_by: connector
             .withdrawn_by
             .map(|id| id.to_string())
             .unwrap_or_default(),
+        deleted_at: connector.deleted_at.and_then(wire_time),
+        ..v1::Connector::default()
     }
 }
 
 /// Every placement.
-pub(crate) fn placements(tx: &Tx<'_>) -> Result<Vec<v1::Placement>, Error> {
-    let deployments = tx.deployments()?;
+pub(crate) fn placements(sight: &Sight<'_>) -> Result<Vec<v1::Placement>, Error> {
+    let deployments = sight.deployments();
     let count = |selector: &Selector| {
         let matching = deployments
             .iter()
@@ -280,7 +288,8 @@ pub(crate) fn placements(tx: &Tx<'_>) -> Result<Vec<v1::Placement>, Error> {
             .count();
         u32::try_from(matching).unwrap_or(u32::MAX)
     };
-    Ok(tx
+    let set_of = sight.set_of()?;
+    Ok(sight
         .placements()?
         .into_iter()
         .map(|placement| v1::Placement {
@@ -295,13 +304,18 @@ pub(crate) fn placements(tx: &Tx<'_>) -> Result<Vec<v1::Placement>, Error> {
             strategy: placement.strategy.to_string(),
             drift_policy: v1::DriftPolicy::from(placement.drift_policy).into(),
             deployments: count(&placement.selector),
+            set: set_of("Placement", placement.name.as_str()),
+            task: placement
+                .task
+                .map(|task| task.to_string())
+                .unwrap_or_default(),
         })
         .collect())
 }
 
 /// Every strategy; the built-in default too, where none of that name is stored.
-pub(crate) fn strategies(tx: &Tx<'_>) -> Result<Vec<v1::Strategy>, Error> {
-    let mut all = tx.strategies()?;
+pub(crate) fn strategies(sight: &Sight<'_>) -> Result<Vec<v1::Strategy>, Error> {
+    let mut all = sight.strategies()?;
     if !all
         .iter()
         .any(|strategy| strategy.name.as_str() == "default")
@@ -309,11 +323,22 @@ pub(crate) fn strategies(tx: &Tx<'_>) -> Result<Vec<v1::Strategy>, Error> {
     {
         all.insert(0, keyfleet_core::rollout::default_strategy(name));
     }
+    let set_of = sight.set_of()?;
     let wire = |strategy: Strategy| v1::Strategy {
         name: strategy.name.to_string(),
         waves: strategy.waves.iter().map(wave_sentence).collect(),
+        set: set_of("Strategy", strategy.name.as_str()),
     };
     Ok(all.into_iter().map(wire).collect())
+}
+
+/// The fleet-wide stop for the wire.
+pub(crate) fn wire_andon(andon: Andon) -> v1::AndonState {
+    v1::AndonState {
+        by: andon.by,
+        reason: andon.reason,
+        at: wire_time(andon.at),
+    }
 }
 
 fn wave_sentence(wave: &Wave) -> String {
@@ -330,17 +355,34 @@ fn wave_sentence(wave: &Wave) -> String {
     )
 }
 
+/// The deployments whose agents are not trusted, a sentence each, and how many more there are.
+fn distrusted(sight: &Sight<'_>) -> Vec<String> {
+    let distrusted = sight
+        .deployments()
+        .iter()
+        .filter(|row| row.standing != Standing::Active);
+    let count = distrusted.clone().count();
+    let mut sentences: Vec<String> = distrusted.take(DISTRUSTED_MAX).map(refusal).collect();
+    if count > DISTRUSTED_MAX {
+        let more = count - DISTRUSTED_MAX;
+        sentences.push(format!(
+            "{more} deployments more are suspended, cloned or revoked: `keyfleet get deployments` names them"
+        ));
+    }
+    sentences
+}
+
 /// The fleet in numbers.
-pub(crate) fn status(tx: &Tx<'_>, scene: &Scene) -> Result<v1::GetStatusResponse, Error> {
-    let all = deployments(tx, scene, &Selector::default())?;
-    let bindings = tx.bindings()?;
+pub(crate) fn status(sight: &Sight<'_>) -> Result<v1::GetStatusResponse, Error> {
+    let all = deployments(sight, &Selector::default())?;
+    let bindings = sight.bindings()?;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let problems = tx
-        .keys()?
-        .into_iter()
+    let broken = sight.keys()?.into_iter();
+    let broken = broken
         .filter(|row| row.vault_status != "ok")
-        .map(|row| format!("key {}: {}", row.key.name, row.vault_status))
-        .collect();
+        .map(|row| format!("key {}: {}", row.key.name, row.vault_status));
+    let problems = sight.problems().iter().cloned().chain(broken);
+    let problems = problems.chain(distrusted(sight)).collect();
     let waiting = all
         .iter()
         .filter(|deployment| !deployment.waiting.is_empty())
@@ -350,17 +392,19 @@ pub(crate) fn status(tx: &Tx<'_>, scene: &Scene) -> Result<v1::GetStatusResponse
             sentence: d.waiting.clone(),
         })
         .collect();
+    let andon = sight.andon()?;
     let mut active_rollouts = Vec::new();
-    for rollout in tx.active_rollouts()? {
-        active_rollouts.push(super::rollout(tx, scene, rollout)?);
+    for rollout in sight.active_rollouts()? {
+        active_rollouts.push(super::rollout(sight, rollout)?);
     }
     Ok(v1::GetStatusResponse {
         deployments: count(all.len()),
         deployments_connected: count(all.iter().filter(|d| d.connected).count()),
-        bindings: count_states(shown_states(&bindings, &Reasons::load(tx, scene)?)),
+        bindings: count_states(shown_states(&bindings, &Reasons::load(sight)?)),
         active_rollouts,
         problems,
-        andon: false,
+        andon: andon.is_some(),
+        andon_state: andon.map(wire_andon),
         control_version: env!("CARGO_PKG_VERSION").to_owned(),
         waiting,
     })

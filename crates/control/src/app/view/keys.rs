@@ -4,33 +4,34 @@ use std::collections::BTreeMap;
 
 use keyfleet_core::id::{KeyName, KeyVersion};
 use keyfleet_proto::v1;
-use keyfleet_store::{KeyRow, Tx};
+use keyfleet_store::KeyRow;
 
-use super::wire_time;
+use super::{Sight, wire_time};
 use crate::error::Error;
 
 /// Every Key.
-pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<v1::Key>, Error> {
-    tx.keys()?
+pub(crate) fn keys(sight: &Sight<'_>) -> Result<Vec<v1::Key>, Error> {
+    sight
+        .keys()?
         .into_iter()
-        .map(|row| wire_key(tx, row))
+        .map(|row| wire_key(sight, row))
         .collect()
 }
 
 /// One Key with its versions.
-pub(crate) fn key(tx: &Tx<'_>, name: &str) -> Result<v1::GetKeyResponse, Error> {
+pub(crate) fn key(sight: &Sight<'_>, name: &str) -> Result<v1::GetKeyResponse, Error> {
     let missing = || Error::NotFound {
         kind: "key",
         name: name.to_owned(),
     };
     let parsed: KeyName = name.parse().map_err(|_| missing())?;
-    let row = tx
+    let row = sight
         .keys()?
         .into_iter()
         .find(|row| row.key.name == parsed)
         .ok_or_else(missing)?;
     let mut open: BTreeMap<KeyVersion, u32> = BTreeMap::new();
-    for holding in tx
+    for holding in sight
         .holdings(&parsed)?
         .iter()
         .filter(|holding| holding.closed_at.is_none())
@@ -38,10 +39,10 @@ pub(crate) fn key(tx: &Tx<'_>, name: &str) -> Result<v1::GetKeyResponse, Error> 
         *open.entry(holding.version).or_default() += 1;
     }
     let mut proven: BTreeMap<KeyVersion, u32> = BTreeMap::new();
-    for evidence in tx.evidence(&parsed)? {
+    for evidence in sight.evidence(&parsed)? {
         *proven.entry(evidence.version).or_default() += 1;
     }
-    let versions = tx
+    let versions = sight
         .key_versions(&parsed)?
         .into_iter()
         .map(|version| v1::KeyVersion {
@@ -55,13 +56,13 @@ pub(crate) fn key(tx: &Tx<'_>, name: &str) -> Result<v1::GetKeyResponse, Error> 
         })
         .collect();
     Ok(v1::GetKeyResponse {
-        key: Some(wire_key(tx, row)?),
+        key: Some(wire_key(sight, row)?),
         versions,
     })
 }
 
-fn wire_key(tx: &Tx<'_>, row: KeyRow) -> Result<v1::Key, Error> {
-    let newest = tx
+fn wire_key(sight: &Sight<'_>, row: KeyRow) -> Result<v1::Key, Error> {
+    let newest = sight
         .key_versions(&row.key.name)?
         .first()
         .map(|version| version.version.0);
@@ -75,5 +76,6 @@ fn wire_key(tx: &Tx<'_>, row: KeyRow) -> Result<v1::Key, Error> {
         current_version: newest.unwrap_or_default(),
         vault_status: row.vault_status,
         checked_at: row.checked_at.and_then(wire_time),
+        set: sight.set_of()?("Key", row.key.name.as_str()),
     })
 }

@@ -6,57 +6,45 @@ use keyfleet_core::binding::{BindingState, Failure};
 use keyfleet_core::id::{DeploymentId, DeploymentName};
 use keyfleet_core::rollout::{Step, Target, wave_shapes};
 use keyfleet_proto::v1;
-use keyfleet_store::{EventScope, Rollout, Tx};
+use keyfleet_store::{EventScope, Rollout};
 
-use super::fleet::names;
-use super::{Scene, count_states, events, wire_time};
-use crate::app::step::{Loaded, load};
+use super::{Sight, count_states, events, wire_time};
+use crate::app::step::Loaded;
 use crate::error::Error;
 
 /// Rollouts listed at the most, and events of one.
 const LISTED_MAX: u32 = 200;
 
 /// The rollouts, the newest first.
-pub(crate) fn rollouts(
-    tx: &Tx<'_>,
-    scene: &Scene,
-    active_only: bool,
-) -> Result<Vec<v1::Rollout>, Error> {
+pub(crate) fn rollouts(sight: &Sight<'_>, active_only: bool) -> Result<Vec<v1::Rollout>, Error> {
     let rows = if active_only {
-        tx.active_rollouts()?
+        sight.active_rollouts()?
     } else {
-        tx.rollouts(LISTED_MAX)?
+        sight.rollouts(LISTED_MAX)?
     };
-    rows.into_iter()
-        .map(|row| rollout(tx, scene, row))
-        .collect()
+    rows.into_iter().map(|row| rollout(sight, row)).collect()
 }
 
 /// One rollout.
-pub(crate) fn rollout(tx: &Tx<'_>, scene: &Scene, row: Rollout) -> Result<v1::Rollout, Error> {
-    let loaded = load(tx, row)?;
-    let targets = loaded.plan_targets(tx, &scene.online)?;
-    wire(tx, scene, &loaded, &targets)
+pub(crate) fn rollout(sight: &Sight<'_>, row: Rollout) -> Result<v1::Rollout, Error> {
+    let (loaded, targets) = sight.load_rollout(row)?;
+    wire(sight, &loaded, &targets)
 }
 
 /// One rollout with its targets and history.
 pub(crate) fn rollout_detail(
-    tx: &Tx<'_>,
-    scene: &Scene,
+    sight: &Sight<'_>,
     row: Rollout,
 ) -> Result<v1::GetRolloutResponse, Error> {
     let id = row.id;
-    let loaded = load(tx, row)?;
-    let targets = loaded.plan_targets(tx, &scene.online)?;
-    let names = names(tx)?;
-    let sentences: BTreeMap<DeploymentId, String> = scene
-        .waiting
-        .get(&id)
-        .into_iter()
-        .flatten()
+    let (loaded, targets) = sight.load_rollout(row)?;
+    let names = sight.names();
+    let sentences: BTreeMap<DeploymentId, String> = sight
+        .waiting(id)
         .filter_map(|waiting| Some((waiting.deployment?, waiting.on.to_string())))
         .collect();
-    let wire_targets = targets.iter().map(|target| {
+    let seen = targets.iter().filter(|t| sight.sees(t.deployment));
+    let wire_targets = seen.map(|target| {
         let failure = failure_of(&loaded, target.deployment);
         let class = failure
             .as_ref()
@@ -76,8 +64,8 @@ pub(crate) fn rollout_detail(
     });
     Ok(v1::GetRolloutResponse {
         targets: wire_targets.collect(),
-        rollout: Some(wire(tx, scene, &loaded, &targets)?),
-        events: events(tx.events(EventScope::Rollout(id), LISTED_MAX)?),
+        rollout: Some(wire(sight, &loaded, &targets)?),
+        events: events(sight.events(EventScope::Rollout(id), LISTED_MAX)?),
     })
 }
 
@@ -116,35 +104,31 @@ fn state_of(step: Step) -> BindingState {
     }
 }
 
-fn wire(
-    tx: &Tx<'_>,
-    scene: &Scene,
-    loaded: &Loaded,
-    targets: &[Target],
-) -> Result<v1::Rollout, Error> {
+fn wire(sight: &Sight<'_>, loaded: &Loaded, targets: &[Target]) -> Result<v1::Rollout, Error> {
     let row = &loaded.rollout;
-    let names = names(tx)?;
+    let names = sight.names();
     let mut connectors: Vec<String> = loaded
         .changes
         .values()
         .flatten()
+        .filter(|change| sight.sees(change.id.deployment))
         .map(|change| change.id.connector.to_string())
         .collect();
     connectors.sort();
     connectors.dedup();
-    let waiting = scene.waiting.get(&row.id).into_iter().flatten();
     Ok(v1::Rollout {
         id: row.id.to_string(),
         strategy: row.strategy.name.to_string(),
         phase: v1::RolloutPhase::from(row.run.phase).into(),
         cause: row.cause.clone(),
         reason: row.run.hold_reason.clone(),
-        waves: waves(loaded, targets),
+        waves: waves(sight, loaded, targets),
         wave: u32::try_from(row.run.wave).unwrap_or(u32::MAX),
         started_at: wire_time(row.started_at),
         ended_at: row.ended_at.and_then(wire_time),
         connectors,
-        waiting: waiting
+        waiting: sight
+            .waiting(row.id)
             .map(|waiting| v1::Waiting {
                 deployment: waiting
                     .deployment
@@ -156,20 +140,22 @@ fn wire(
     })
 }
 
-fn waves(loaded: &Loaded, targets: &[Target]) -> Vec<v1::Wave> {
+/// The waves with the deployments in sight; how many may change at a time is a number of the whole wave.
+fn waves(sight: &Sight<'_>, loaded: &Loaded, targets: &[Target]) -> Vec<v1::Wave> {
     let row = &loaded.rollout;
     let indexes: Vec<usize> = targets.iter().map(|target| target.wave).collect();
     let is_over = row.run.phase == keyfleet_core::rollout::Phase::Completed;
     let shapes = wave_shapes(&row.strategy, &indexes).into_iter().enumerate();
     shapes
         .map(|(index, shape)| {
-            let mine = || targets.iter().filter(move |target| target.wave == index);
+            let is_mine = |t: &&Target| t.wave == index && sight.sees(t.deployment);
+            let mine = || targets.iter().filter(is_mine);
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             v1::Wave {
                 name: shape.name,
                 strict: shape.strict,
                 concurrency: shape.concurrency,
-                deployments: shape.deployments,
+                deployments: count(mine().count()),
                 states: count_states(mine().map(|target| state_of(target.step))),
                 done: is_over || index < row.run.wave,
                 baseline_red: count(mine().filter(|target| target.baseline_red).count()),

@@ -1,0 +1,169 @@
+//! Answers that go on: a rollout as it changes, and the audit log as it grows.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::Stream;
+use keyfleet_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::app::audit::Since;
+use crate::app::rollout::find;
+use crate::app::{Actor, App, view};
+use crate::error::Error;
+use crate::grpc::session::spawn;
+
+/// Changes that come faster than this are shown as one.
+const WATCH_COALESCE: Duration = Duration::from_millis(100);
+
+/// Snapshots on their way to one watcher: the next waits until the last was taken.
+const WATCH_MAX: usize = 1;
+
+/// Audit entries read at once, and so on their way to one reader.
+const AUDIT_PAGE: u32 = 256;
+
+/// How often somebody who follows the audit log is told what is new.
+const AUDIT_FOLLOW: Duration = Duration::from_secs(1);
+
+/// A stream of answers that owns the task behind it.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+struct Owned<T> {
+    answers: ReceiverStream<Result<T, Status>>,
+    _task: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl<T> Stream for Owned<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.answers).poll_next(context)
+    }
+}
+
+/// Where a task puts its answers. A reader who does not read never holds up the shutdown.
+struct Outlet<T> {
+    app: App,
+    sender: mpsc::Sender<Result<T, Status>>,
+}
+
+impl<T> Outlet<T> {
+    /// False where nobody reads any more, or the service ends.
+    async fn put(&self, answer: Result<T, Error>) -> bool {
+        tokio::select! {
+            // Cancel-safe: the token keeps its state.
+            () = self.app.shutdown.cancelled() => false,
+            // Cancel-safe: what was not sent is not needed when the other branch is taken.
+            sent = self.sender.send(answer.map_err(Status::from)) => sent.is_ok(),
+        }
+    }
+
+    /// False where the service ends first.
+    async fn wait(&self, change: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            // Cancel-safe: the token keeps its state.
+            () = self.app.shutdown.cancelled() => false,
+            // Cancel-safe: its callers lose nothing by waiting anew.
+            () = change => true,
+            // Cancel-safe: closed stays closed.
+            () = self.sender.closed() => false,
+        }
+    }
+}
+
+fn answers<T: Send + 'static, F>(
+    app: App,
+    places: usize,
+    task: impl FnOnce(Outlet<T>) -> F,
+) -> Answers<T>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(places);
+    let task = spawn(task(Outlet { app, sender }));
+    Box::pin(Owned {
+        answers: ReceiverStream::new(receiver),
+        _task: tokio_util::task::AbortOnDropHandle::new(task),
+    })
+}
+
+/// The rollout as it is and after every change, until it has ended.
+pub(super) fn rollout(app: App, actor: Actor, id: String) -> Answers<v1::WatchRolloutResponse> {
+    answers(app, WATCH_MAX, |outlet| watch(outlet, actor, id))
+}
+
+/// The audit log from some entry on.
+pub(super) fn audit(app: App, actor: Actor, from: Since, follow: bool) -> Answers<v1::AuditEntry> {
+    let places = usize::try_from(AUDIT_PAGE).unwrap_or(1);
+    answers(app, places, move |outlet| read(outlet, actor, from, follow))
+}
+
+async fn page(app: &App, actor: &Actor, from: Since) -> Result<(Vec<v1::AuditEntry>, u64), Error> {
+    app.must_still_be(actor).await?;
+    app.audit_page(from, AUDIT_PAGE).await
+}
+
+/// One rollout as this caller sees it.
+pub(super) async fn snapshot(app: &App, actor: &Actor, id: String) -> Result<v1::Rollout, Error> {
+    app.must_still_be(actor).await?;
+    app.view_as(actor, move |sight| view::rollout(sight, find(sight, &id)?))
+        .await
+}
+
+async fn watch(outlet: Outlet<v1::WatchRolloutResponse>, actor: Actor, id: String) {
+    let mut changes = outlet.app.watch();
+    let mut last = None;
+    loop {
+        changes.mark_unchanged();
+        let rollout = match snapshot(&outlet.app, &actor, id.clone()).await {
+            Ok(rollout) => rollout,
+            Err(err) => {
+                outlet.put(Err(err)).await;
+                return;
+            }
+        };
+        let is_over = rollout.ended_at.is_some();
+        if last.as_ref() != Some(&rollout) {
+            let message = v1::WatchRolloutResponse {
+                rollout: Some(rollout.clone()),
+            };
+            if !outlet.put(Ok(message)).await || is_over {
+                return;
+            }
+            last = Some(rollout);
+        }
+        let changed = async {
+            let _ = changes.changed().await;
+            tokio::time::sleep(WATCH_COALESCE).await;
+        };
+        if !outlet.wait(changed).await {
+            return;
+        }
+    }
+}
+
+async fn read(outlet: Outlet<v1::AuditEntry>, actor: Actor, mut from: Since, follow: bool) {
+    loop {
+        let (entries, next) = match page(&outlet.app, &actor, from).await {
+            Ok(page) => page,
+            Err(err) => {
+                outlet.put(Err(err)).await;
+                return;
+            }
+        };
+        let is_end = entries.len() < usize::try_from(AUDIT_PAGE).unwrap_or(usize::MAX);
+        for entry in entries {
+            if !outlet.put(Ok(entry)).await {
+                return;
+            }
+        }
+        from = Since::Number(next);
+        let later = tokio::time::sleep(AUDIT_FOLLOW);
+        if is_end && !(follow && outlet.wait(later).await) {
+            return;
+        }
+    }
+}
