@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    apply, completions, context, describe, get, key, plan, rollout, token, version,
+    andon, apply, audit, ca, completions, context, delete, deployment, describe, get, key, models,
+    plan, rollout, token, version,
 };
 use crate::{duration, exit};
 
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Plan(plan::PlanArgs),
     /// Store manifests and start the rollouts they need
     Apply(apply::ApplyArgs),
+    /// Delete an object; what it placed is removed by a rollout
+    Delete(delete::DeleteArgs),
     /// List one kind of object
     #[command(subcommand)]
     Get(get::Command),
@@ -72,16 +75,33 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Describe(describe::Command),
     /// Show the fleet in short: counts, rollouts, problems, and why things wait
+    #[command(after_long_help = "\
+Example:
+  keyfleet status")]
     Status,
     /// Watch and steer rollouts
     #[command(subcommand)]
     Rollout(rollout::Command),
+    /// Suspend, revoke, replace, remove and label deployments
+    #[command(subcommand)]
+    Deployment(deployment::Command),
     /// Create, list and revoke tokens of agents and operators
     #[command(subcommand)]
     Token(token::Command),
     /// Show keys and their versions, never their secrets
     #[command(subcommand)]
     Key(key::Command),
+    /// Show and rotate the CA of agents' certificates
+    #[command(subcommand)]
+    Ca(ca::Command),
+    /// Stop the whole fleet at once, and let it go on
+    #[command(subcommand)]
+    Andon(andon::Command),
+    /// Show, export and verify who did what and why
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Show how fit models are for Elastic's tasks, and which end soon
+    Models(models::ModelsArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the version of this command
@@ -96,5 +116,26 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example() {
+        fn check(path: &str, command: &mut clap::Command) {
+            let names: Vec<String> = command
+                .get_subcommands()
+                .map(|verb| verb.get_name().to_owned())
+                .collect();
+            for name in &names {
+                let verb = command.find_subcommand_mut(name).unwrap();
+                check(&format!("{path} {name}"), verb);
+            }
+            let help = command.render_long_help().to_string();
+            let example = help.split("Example").nth(1).unwrap_or_default();
+            assert!(
+                !names.is_empty() || example.contains(path),
+                "{path}:\n{help}"
+            );
+        }
+        check("keyfleet", &mut Cli::command());
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret as _, SecretString};
+use keyfleet_proto::tunnel::{self, Proxy};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
 
@@ -75,6 +76,12 @@ pub(crate) enum Error {
     /// Not a token.
     #[error("the token is {0}")]
     Token(&'static str),
+    /// Not a proxy. What was given is left out: it may hold a password.
+    #[error("the proxy {0}")]
+    Proxy(#[source] tunnel::ParseError),
+    /// A password among the arguments.
+    #[error("the proxy holds a password, and everybody on this machine can see arguments")]
+    ProxyPassword,
 }
 
 fn known(names: &[String]) -> String {
@@ -114,7 +121,11 @@ impl Error {
             Self::Token(_) => Some(
                 "the token is one line, as `keyfleet token create operator` printed it".to_owned(),
             ),
-            Self::NoPlace | Self::Unwritable(_) | Self::Name(_) => None,
+            Self::ProxyPassword => Some(
+                "write the address into a file of mode 0600 and give `--proxy-file FILE`"
+                    .to_owned(),
+            ),
+            Self::NoPlace | Self::Unwritable(_) | Self::Name(_) | Self::Proxy(_) => None,
         }
     }
 }
@@ -128,13 +139,30 @@ pub(crate) struct Context {
     /// The operator's token.
     #[serde(serialize_with = "expose")]
     pub(crate) token: SecretString,
+    /// The HTTP proxy before the control service; it may hold a password. Where it is left out, the environment counts.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "expose_some"
+    )]
+    pub(crate) proxy: Option<SecretString>,
     /// CA certificates in PEM: the only ones trusted.
     pub(crate) ca: String,
 }
 
 /// Writes the token into the private file: the one place where it is kept.
-fn expose<S: Serializer>(token: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(token.expose_secret())
+fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
+
+fn expose_some<S: Serializer>(
+    secret: &Option<SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    secret
+        .as_ref()
+        .map(ExposeSecret::expose_secret)
+        .serialize(serializer)
 }
 
 /// All contexts and which one is used.
@@ -273,6 +301,26 @@ pub(crate) fn read_ca(path: &Path) -> Result<String, Error> {
     Ok(pem.trim().to_owned() + "\n")
 }
 
+/// Checks the address of a proxy from a private file.
+///
+/// # Errors
+/// Where it is no address of an HTTP proxy.
+pub(crate) fn check_proxy(text: &str) -> Result<SecretString, Error> {
+    Proxy::parse(text).map_err(Error::Proxy)?;
+    Ok(SecretString::from(text.trim().to_owned()))
+}
+
+/// The same from an argument, where a password has no place.
+///
+/// # Errors
+/// Where it is no address of an HTTP proxy, or holds a password.
+pub(crate) fn check_open_proxy(text: &str) -> Result<SecretString, Error> {
+    if Proxy::parse(text).map_err(Error::Proxy)?.has_credentials() {
+        return Err(Error::ProxyPassword);
+    }
+    check_proxy(text)
+}
+
 /// Checks a token that was read from a file or from standard input.
 ///
 /// # Errors
@@ -302,6 +350,7 @@ mod tests {
                 config: some(config),
                 xdg_config_home: some(xdg),
                 home: some(home),
+                ..Env::default()
             };
             assert_eq!(path(&env).ok(), expect.map(PathBuf::from));
         };

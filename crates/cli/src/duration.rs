@@ -1,4 +1,4 @@
-//! Durations as operators write them: `90s`, `15m`, `1h30m`, `90d`; a bare number is seconds.
+//! Durations as operators write them: `90s`, `15m`, `1h30m`, `1h 30m`, `90d`; a bare number is seconds.
 
 use std::time::Duration;
 
@@ -17,6 +17,10 @@ pub(crate) fn parse(text: &str) -> Result<Duration, Invalid> {
     for c in text.chars() {
         if c.is_ascii_digit() {
             number.push(c);
+            continue;
+        }
+        // Between parts, as [`short`] writes them.
+        if c == ' ' && number.is_empty() && secs > 0 {
             continue;
         }
         let part = number

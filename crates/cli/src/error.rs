@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use crate::exit::Exit;
-use crate::{client, contexts, files};
+use crate::{audit, client, contexts, files};
 
 /// Every failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +18,21 @@ pub(crate) enum Error {
     /// A call to control.
     #[error(transparent)]
     Call(#[from] client::Error),
+    /// The audit log is not as it was written.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
     /// A manifest is not valid; control's text names file, line and field.
     #[error("{0}")]
     Manifest(String),
-    /// The change removes bindings, and nobody agreed to that.
-    #[error("{0}")]
+    /// The change takes something away, and nobody agreed to that.
+    #[error("{0}, and nobody agreed to it: nothing was changed")]
     NotAgreed(String),
+    /// A person was asked and said no.
+    #[error("not agreed: nothing was changed")]
+    Declined,
+    /// One label, two new values.
+    #[error("a label is named twice")]
+    LabelTwice,
     /// No rollout's id begins so.
     #[error("no rollout has an id that begins with {0:?}")]
     NoSuchRollout(String),
@@ -44,12 +53,20 @@ pub(crate) enum Error {
     /// A wait passed its deadline.
     #[error("the rollout has not ended after {0}")]
     WaitedTooLong(String),
+    /// Following a log has no other end than the one the operator named.
+    #[error("the log was followed for {0}, as asked")]
+    FollowedToEnd(String),
     /// Ctrl-C while watching.
     #[error("interrupted")]
     Interrupted,
     /// Control answered without something its contract promises.
     #[error("the control service left out `{0}` in its answer")]
     Incomplete(&'static str),
+    /// The context stays as it is while the CA is being replaced.
+    #[error(
+        "the context cannot learn the next CA, and trusts nobody there once the rotation has ended"
+    )]
+    Untaught(#[source] Box<Error>),
     /// stdout cannot be written to.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
@@ -73,17 +90,28 @@ impl Error {
             Self::Contexts(err) => err.hint(),
             Self::Files(err) => err.hint(),
             Self::Call(err) => err.hint(),
+            Self::Audit(err) => err.hint(),
             Self::NoSuchRollout(_) | Self::ManyRollouts { .. } | Self::WhichRollout { .. } => {
                 Some("`keyfleet rollout list` shows the ids".to_owned())
             }
-            Self::NotAgreed(_) => Some("look at `keyfleet plan`; `--yes` agrees to it".to_owned()),
+            Self::NotAgreed(_) => Some("look at it first; `--yes` agrees to it".to_owned()),
+            Self::Untaught(_) => Some(
+                "give it ca.pem of the control service: `keyfleet context set NAME --ca FILE`"
+                    .to_owned(),
+            ),
             Self::WaitedTooLong(_) | Self::Interrupted => {
                 Some("the rollout goes on: `keyfleet rollout watch` shows it again".to_owned())
             }
             Self::Incomplete(_) => {
                 Some("the command and the control service may be of different versions".to_owned())
             }
-            Self::Manifest(_) | Self::Output(_) | Self::Format { .. } | Self::Runtime(_) => None,
+            Self::Manifest(_)
+            | Self::Declined
+            | Self::LabelTwice
+            | Self::FollowedToEnd(_)
+            | Self::Output(_)
+            | Self::Format { .. }
+            | Self::Runtime(_) => None,
         }
     }
 
@@ -92,14 +120,17 @@ impl Error {
         match self {
             Self::Call(err) => err.exit(),
             Self::Manifest(_) => Exit::Invalid,
-            Self::WhichRollout { .. } | Self::ManyRollouts { .. } => Exit::Usage,
-            Self::WaitedTooLong(_) => Exit::TimedOut,
+            Self::WhichRollout { .. } | Self::ManyRollouts { .. } | Self::LabelTwice => Exit::Usage,
+            Self::WaitedTooLong(_) | Self::FollowedToEnd(_) => Exit::TimedOut,
             Self::Interrupted => Exit::Interrupted,
             Self::Contexts(_)
             | Self::Files(_)
+            | Self::Audit(_)
             | Self::NotAgreed(_)
+            | Self::Declined
             | Self::NoSuchRollout(_)
             | Self::Incomplete(_)
+            | Self::Untaught(_)
             | Self::Output(_)
             | Self::Format { .. }
             | Self::Runtime(_) => Exit::Error,

@@ -34,7 +34,8 @@ pub(crate) enum Exit {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done; for `apply --wait` and `rollout watch`: every rollout completed
-  1    an error without a code of its own
+  1    an error without a code of its own; `--yes` was needed; `audit verify`:
+       the log is broken
   2    wrong arguments
   3    the control service cannot be reached, or does not allow it
   4    a manifest is not valid
@@ -48,6 +49,8 @@ Exit codes:
 Environment:
   KEYFLEET_CONFIG  the file of contexts, else keyfleet/config.toml in
                    $XDG_CONFIG_HOME or ~/.config
+  HTTPS_PROXY      HTTP proxy before the control service; NO_PROXY lists
+                   hosts that are reached without it
   NO_COLOR         no colours";
 
 impl From<Exit> for ExitCode {

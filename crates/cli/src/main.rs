@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. One command is one file in `commands/`; what a message looks
 //! like to a person is in `views/`; `watch/` is the live view of a rollout.
 
+mod audit;
 mod cli;
 mod client;
 mod commands;
@@ -12,7 +13,11 @@ mod env;
 mod error;
 mod exit;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod output;
+mod proxy;
+mod trust;
 mod views;
 mod watch;
 

@@ -5,7 +5,8 @@ use keyfleet_proto::v1;
 use serde::Serialize;
 
 use super::Session;
-use super::plan::{ManifestArgs, manifest_err, plan};
+use super::agree::{OptionalReasonArgs, agree};
+use super::plan::{self, ManifestArgs, manifest_err, plan};
 use crate::client::{self, Client};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -15,9 +16,19 @@ use crate::watch::{self, Follow};
 
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  keyfleet apply -f fleet/ --wait
+  keyfleet apply -f fleet/ --set prod --prune --reason 'team moved' --yes
+  keyfleet apply -f connector.yaml --dry-run
+
+What is in the set and not in the files is deleted with --prune; what that takes away
+is removed by a rollout, and needs --yes.")]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     manifests: ManifestArgs,
+    #[command(flatten)]
+    reason: OptionalReasonArgs,
     /// Agree to remove bindings
     #[arg(long, short = 'y')]
     yes: bool,
@@ -34,37 +45,61 @@ pub(super) async fn run(session: &Session<'_>, args: &ApplyArgs) -> Result<Exit,
         plan(session, &args.manifests).await?;
         return Ok(Exit::Ok);
     }
-    let files = args.manifests.read()?;
+    let asked = args.manifests.read()?;
     let client = if args.wait {
         session.waiting_client().await?
     } else {
         session.client().await?
     };
     let request = v1::ApplyRequest {
-        files,
+        files: asked.files.clone(),
+        set: asked.set.clone(),
+        prune: asked.prune,
         yes: args.yes,
+        reason: args.reason.reason.clone(),
     };
-    let response = client
-        .call(request, async |api, request| api.apply(request).await)
-        .await;
-    let response = response.map_err(|err| apply_err(err, args.yes))?;
+    let response = match apply(&client, request.clone()).await {
+        // Control wants a word of agreement before it removes anything.
+        Err(client::Error::Precondition(text)) if !args.yes => {
+            agree_to(session, &client, asked, text).await?;
+            let agreed = v1::ApplyRequest {
+                yes: true,
+                ..request
+            };
+            apply(&client, agreed).await
+        }
+        outcome => outcome,
+    };
+    let response = response.map_err(manifest_err)?;
     if args.wait {
-        wait(session, &client, &response).await
-    } else {
-        started(session, &response)
+        return wait(session, &client, &response).await;
     }
+    let result = response.result.clone().unwrap_or_default();
+    session.changed(&response, &result, &response.rollout_ids)?;
+    Ok(Exit::Ok)
 }
 
-/// Prints what was stored, and how to watch what was started.
-fn started(session: &Session<'_>, response: &v1::ApplyResponse) -> Result<Exit, Error> {
-    session.printer.show(response, |_| applied(response))?;
-    for id in &response.rollout_ids {
-        session.printer.note(format_args!(
-            "watch it: keyfleet rollout watch {}",
-            views::rollout::short_id(id)
-        ));
-    }
-    Ok(Exit::Ok)
+async fn apply(
+    client: &Client,
+    request: v1::ApplyRequest,
+) -> Result<v1::ApplyResponse, client::Error> {
+    client
+        .call(request, async |api, request| api.apply(request).await)
+        .await
+}
+
+/// Shows what the apply would remove, and asks; where it would remove nothing, it was refused for another reason.
+async fn agree_to(
+    session: &Session<'_>,
+    client: &Client,
+    asked: v1::PlanRequest,
+    refused: String,
+) -> Result<(), Error> {
+    let plan = plan::ask(client, asked).await?;
+    let what =
+        views::plan::removed(&plan).ok_or(Error::Call(client::Error::Precondition(refused)))?;
+    let page = views::plan::page(&plan, &session.printer.view());
+    agree(session.printer, &page, &what)
 }
 
 /// What `apply --wait` prints for a machine: one document.
@@ -81,7 +116,8 @@ async fn wait(
 ) -> Result<Exit, Error> {
     let printer = session.printer;
     if !printer.is_machine() {
-        printer.text(&applied(response))?;
+        let result = response.result.clone().unwrap_or_default();
+        printer.text(&views::plan::applied(&result, &response.rollout_ids))?;
     }
     let follow = Follow {
         until_held: true,
@@ -101,24 +137,4 @@ async fn wait(
         }
     }
     Ok(watch::exit_of(&ends))
-}
-
-/// Control wants a word of agreement before it removes anything.
-fn apply_err(err: client::Error, agreed: bool) -> Error {
-    if let (client::Error::Precondition(text), false) = (&err, agreed) {
-        return Error::NotAgreed(text.clone());
-    }
-    manifest_err(err)
-}
-
-fn applied(response: &v1::ApplyResponse) -> String {
-    let result = response.result.clone().unwrap_or_default();
-    let mut text = views::plan::applied(&result);
-    for id in &response.rollout_ids {
-        text.push_str(&format!(
-            "rollout {} started\n",
-            views::rollout::short_id(id)
-        ));
-    }
-    text
 }

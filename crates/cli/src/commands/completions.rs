@@ -10,6 +10,9 @@ use crate::exit::Exit;
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  source <(keyfleet completions bash)")]
 pub(crate) struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]

@@ -14,21 +14,33 @@ use crate::views;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A Kibana deployment with its bindings and events
+    #[command(after_long_help = "\
+Example:
+  keyfleet describe deployment kibana-a")]
     Deployment {
         /// Name of the deployment
         name: String,
     },
     /// A connector with its revisions and bindings
+    #[command(after_long_help = "\
+Example:
+  keyfleet describe connector assistant")]
     Connector {
         /// Name of the connector
         name: String,
     },
     /// A key with its versions, never its secret
+    #[command(after_long_help = "\
+Example:
+  keyfleet describe key openai-prod")]
     Key {
         /// Name of the key
         name: String,
     },
     /// A rollout with its waves, targets and events
+    #[command(after_long_help = "\
+Example:
+  keyfleet describe rollout 0192f3a4")]
     Rollout {
         /// Id of the rollout, or its beginning; the active one where left out
         id: Option<String>,
@@ -47,7 +59,12 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
     Ok(Exit::Ok)
 }
 
-async fn deployment(client: &Client, printer: &Printer, name: String) -> Result<(), Error> {
+/// Also `keyfleet deployment show`.
+pub(super) async fn deployment(
+    client: &Client,
+    printer: &Printer,
+    name: String,
+) -> Result<(), Error> {
     let request = v1::GetDeploymentRequest { name };
     let response = client
         .call(request, async |api, request| {

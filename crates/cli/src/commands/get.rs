@@ -15,6 +15,9 @@ use crate::views;
 pub(crate) enum Command {
     /// Kibana deployments
     #[command(alias = "deployment")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get deployments -l env=prod -o wide")]
     Deployments {
         /// Only those with these labels, such as env=prod,region in (eu,us)
         #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
@@ -22,21 +25,39 @@ pub(crate) enum Command {
     },
     /// Connectors
     #[command(alias = "connector")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get connectors")]
     Connectors,
     /// Placements: which connectors go to which deployments
     #[command(alias = "placement")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get placements")]
     Placements,
     /// Strategies: how change spreads
     #[command(alias = "strategy")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get strategies")]
     Strategies,
     /// Keys, never their secrets
     #[command(alias = "key")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get keys")]
     Keys,
     /// Bindings: one connector in one space of one deployment
     #[command(alias = "binding")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get bindings --deployment kibana-a")]
     Bindings(BindingsArgs),
     /// Rollouts
     #[command(alias = "rollout")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get rollouts --active")]
     Rollouts {
         /// Only those that have not ended
         #[arg(long)]
@@ -44,6 +65,9 @@ pub(crate) enum Command {
     },
     /// Tokens, without their values
     #[command(alias = "token")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get tokens")]
     Tokens,
 }
 
@@ -89,7 +113,12 @@ fn empty(is_empty: bool, note: &'static str) -> Option<&'static str> {
     is_empty.then_some(note)
 }
 
-async fn deployments(client: &Client, printer: &Printer, selector: String) -> Result<(), Error> {
+/// Also `keyfleet deployment list`.
+pub(super) async fn deployments(
+    client: &Client,
+    printer: &Printer,
+    selector: String,
+) -> Result<(), Error> {
     let note = if selector.is_empty() {
         "no deployments yet"
     } else {

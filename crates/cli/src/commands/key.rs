@@ -11,8 +11,14 @@ use crate::exit::Exit;
 pub(crate) enum Command {
     /// List the keys
     #[command(visible_alias = "ls")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet key list")]
     List,
     /// Show a key with its versions
+    #[command(after_long_help = "\
+Example:
+  keyfleet key show openai-prod")]
     Show {
         /// Name of the key
         name: String,

@@ -19,27 +19,52 @@ const ID_CHARS: usize = 36;
 pub(crate) enum Command {
     /// List the rollouts
     #[command(visible_alias = "ls")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout list --active")]
     List {
         /// Only those that have not ended
         #[arg(long)]
         active: bool,
     },
     /// Show a rollout with its waves, targets and events
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout show 0192f3a4")]
     Show {
         /// Id of the rollout, or its beginning; the active one where left out
         id: Option<String>,
     },
     /// Watch a rollout until it ends
+    #[command(after_long_help = "\
+Examples:
+  keyfleet rollout watch
+  keyfleet rollout watch 0192f3a4 --exit-on-halt --timeout 1h")]
     Watch(WatchArgs),
     /// Offer nothing more for now; what is in flight goes on
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout pause 0192f3a4 --reason 'look at the canary first'")]
     Pause(VerbArgs),
     /// Go on; failures so far are forgiven
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout resume 0192f3a4 --reason 'canary is fine'")]
     Resume(VerbArgs),
     /// End it here and change nothing back
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout abort 0192f3a4 --reason 'wrong model'")]
     Abort(VerbArgs),
     /// Return every touched deployment to what it last proved
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout rollback 0192f3a4 --reason 'wrong model'")]
     Rollback(VerbArgs),
     /// Offer the failed deployments again
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout retry 0192f3a4 --reason 'quota was raised'")]
     Retry(VerbArgs),
 }
 

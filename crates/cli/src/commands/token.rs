@@ -1,14 +1,16 @@
 //! `keyfleet token`: tokens that let agents join and operators call.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use keyfleet_proto::v1;
+use prost::{Message, Name};
 
+use super::agree::OptionalReasonArgs;
 use super::{Session, get};
 use crate::duration;
 use crate::error::Error;
@@ -24,11 +26,19 @@ pub(crate) enum Command {
     Create(Create),
     /// List the tokens, without their values
     #[command(visible_alias = "ls")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet token list")]
     List,
     /// Revoke a token
+    #[command(after_long_help = "\
+Example:
+  keyfleet token revoke 0192f3a4 --reason 'ada left'")]
     Revoke {
-        /// Id of the token, as `token list` shows it
+        /// Id of the token, or its beginning, as `token list` shows it
         id: String,
+        #[command(flatten)]
+        reason: OptionalReasonArgs,
     },
 }
 
@@ -43,6 +53,9 @@ pub(crate) enum Create {
 
 /// A join token.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  keyfleet token create join --uses 5 --ttl 2h --label env=prod --output-file join-token")]
 pub(crate) struct JoinArgs {
     /// How many agents may enrol with it
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -54,11 +67,17 @@ pub(crate) struct JoinArgs {
     #[arg(long = "label", value_parser = label, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
     #[command(flatten)]
+    reason: OptionalReasonArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
 /// An operator token.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  keyfleet token create operator --principal ci --role operator --output-file ci-token
+  keyfleet token create operator --principal soc --role operator --scope team=soc")]
 pub(crate) struct OperatorArgs {
     /// Who acts with it: a person or a pipeline
     #[arg(long, value_name = "NAME")]
@@ -66,16 +85,26 @@ pub(crate) struct OperatorArgs {
     /// What it may do; each role includes the ones before it
     #[arg(long, value_enum)]
     role: Role,
+    /// Only for deployments with these labels, such as team=soc; all of them where left out
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "SELECTOR"
+    )]
+    scope: String,
     /// How long it can be used
     #[arg(long, default_value = "90d", value_parser = duration::parse, value_name = "TIME")]
     ttl: Duration,
+    #[command(flatten)]
+    reason: OptionalReasonArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 /// Where the value goes.
 #[derive(Debug, Args)]
-struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Write the value to this new file, readable by you alone, instead of showing it
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
@@ -86,9 +115,9 @@ struct OutputArgs {
 enum Role {
     /// Reads everything
     Viewer,
-    /// Changes connectors, placements, strategies and rollouts
+    /// Changes connectors, placements, strategies and rollouts; stops the fleet and reads the audit log
     Operator,
-    /// Changes keys and tokens too
+    /// Changes keys, tokens, agents' identities and the CA too
     Admin,
 }
 
@@ -120,9 +149,10 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
                 labels,
                 uses: args.uses,
                 ttl_secs: keyfleet_proto::duration_secs(args.ttl),
+                reason: args.reason.reason,
                 ..v1::CreateTokenRequest::default()
             };
-            create(session, request, args.output.output_file.as_deref()).await?;
+            create(session, request, &args.output).await?;
         }
         Command::Create(Create::Operator(args)) => {
             let request = v1::CreateTokenRequest {
@@ -130,12 +160,14 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
                 principal: args.principal,
                 role: v1::Role::from(args.role).into(),
                 ttl_secs: keyfleet_proto::duration_secs(args.ttl),
+                scope: args.scope,
+                reason: args.reason.reason,
                 ..v1::CreateTokenRequest::default()
             };
-            create(session, request, args.output.output_file.as_deref()).await?;
+            create(session, request, &args.output).await?;
         }
         Command::List => get::tokens(&session.client().await?, session.printer).await?,
-        Command::Revoke { id } => revoke(session, id).await?,
+        Command::Revoke { id, reason } => revoke(session, id, reason.reason).await?,
     }
     Ok(Exit::Ok)
 }
@@ -143,42 +175,84 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
 async fn create(
     session: &Session<'_>,
     request: v1::CreateTokenRequest,
-    file: Option<&Path>,
+    output: &OutputArgs,
 ) -> Result<(), Error> {
     let client = session.client().await?;
     // The file comes first: a token whose value could not be written would be lost.
-    let opened = file.map(files::create_private).transpose()?;
+    let file = ValueFile::create(output)?;
     let outcome = client
         .call(request, async |api, request| {
             api.create_token(request).await
         })
         .await;
-    if let (Err(_), Some(file)) = (&outcome, file) {
-        // The empty file is ours, made a moment ago; where it stays, it holds nothing.
-        let _ = fs::remove_file(file);
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(err) => {
+            file.discard();
+            return Err(err.into());
+        }
+    };
+    file.fill(&mut response.value)?;
+    show_value(
+        session.printer,
+        &response,
+        response.token.as_ref(),
+        &response.value,
+        &file,
+    )
+}
+
+/// The new file for a token's value, where one is wanted.
+pub(super) struct ValueFile(Option<(PathBuf, File)>);
+
+impl ValueFile {
+    /// Makes the file, empty.
+    pub(super) fn create(output: &OutputArgs) -> Result<Self, Error> {
+        let create = |path: &PathBuf| Ok((path.clone(), files::create_private(path)?));
+        output
+            .output_file
+            .as_ref()
+            .map(create)
+            .transpose()
+            .map(Self)
     }
-    let mut response = outcome?;
-    if let (Some(mut opened), Some(file)) = (opened, file) {
-        let value = std::mem::take(&mut response.value);
-        writeln!(opened, "{value}")
-            .and_then(|()| opened.sync_all())
+
+    /// Takes the file away: there is no token.
+    pub(super) fn discard(self) {
+        if let Some((path, _)) = self.0 {
+            // The empty file is ours, made a moment ago; where it stays, it holds nothing.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Moves the value into the file; without a file it stays where it is.
+    pub(super) fn fill(&self, value: &mut String) -> Result<(), Error> {
+        let Some((path, file)) = &self.0 else {
+            return Ok(());
+        };
+        let value = std::mem::take(value);
+        let mut file: &File = file;
+        writeln!(file, "{value}")
+            .and_then(|()| file.sync_all())
             .map_err(|source| files::Error::Write {
-                path: file.to_owned(),
+                path: path.clone(),
                 source,
             })?;
+        Ok(())
     }
-    print(session.printer, &response, file)
 }
 
 /// The value alone on stdout, so that a script can take it; the rest is a note.
-fn print(
+pub(super) fn show_value<M: Message + Name>(
     printer: &Printer,
-    response: &v1::CreateTokenResponse,
-    file: Option<&Path>,
+    response: &M,
+    token: Option<&v1::Token>,
+    value: &str,
+    file: &ValueFile,
 ) -> Result<(), Error> {
-    let token = response.token.clone().unwrap_or_default();
-    let place = match file {
-        Some(file) => format!("its value is in {}", file.display()),
+    let token = token.cloned().unwrap_or_default();
+    let place = match &file.0 {
+        Some((path, _)) => format!("its value is in {}", path.display()),
         None => "its value is shown this once".to_owned(),
     };
     printer.note(format_args!(
@@ -189,14 +263,14 @@ fn print(
     if printer.is_machine() {
         return printer.show(response, |_| String::new());
     }
-    if response.value.is_empty() {
+    if value.is_empty() {
         Ok(())
     } else {
-        printer.text(&response.value)
+        printer.text(value)
     }
 }
 
-async fn revoke(session: &Session<'_>, written: String) -> Result<(), Error> {
+async fn revoke(session: &Session<'_>, written: String, reason: String) -> Result<(), Error> {
     let client = session.client().await?;
     let list = client
         .call(v1::ListTokensRequest {}, async |api, request| {
@@ -213,7 +287,10 @@ async fn revoke(session: &Session<'_>, written: String) -> Result<(), Error> {
         (Some(id), None) => id,
         _ => written,
     };
-    let request = v1::RevokeTokenRequest { id: id.clone() };
+    let request = v1::RevokeTokenRequest {
+        id: id.clone(),
+        reason,
+    };
     client
         .call(request, async |api, request| {
             api.revoke_token(request).await

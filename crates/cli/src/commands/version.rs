@@ -10,6 +10,9 @@ use crate::exit::Exit;
 
 /// Arguments of `version`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  keyfleet version --control")]
 pub(crate) struct VersionArgs {
     /// Also ask the control service
     #[arg(long)]

@@ -6,15 +6,15 @@ mod text;
 mod time;
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
 use jiff::Timestamp;
 use prost::{Message, Name};
 use serde::Serialize;
 
 pub(crate) use json::Canonical;
-pub(crate) use table::{Cell, Table};
-pub(crate) use text::{Tone, clean, clean_lines, counted, paint, unique_len};
+pub(crate) use table::{Cell, Table, terminal_width};
+pub(crate) use text::{Tone, clean, clean_lines, counted, paint, unique_len, wrap};
 pub(crate) use time::{rfc3339, time_of_day, when};
 
 use crate::cli::{Format, Global};
@@ -131,6 +131,30 @@ impl Printer {
         if !self.quiet {
             to_stderr(&note);
         }
+    }
+
+    /// True where a person sits before the command: at a terminal, and no machine reads the output.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.is_machine() && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Shows what is about to happen, also with `--quiet`: nobody agrees to what they did not see.
+    pub(crate) fn before(&self, page: &str) {
+        to_stderr(&format_args!("{}\n", page.trim_end()));
+    }
+
+    /// Asks a person; everything but a clear yes is no.
+    pub(crate) fn ask(&self, question: &str) -> bool {
+        let mut err = anstream::stderr();
+        let _ = write!(err, "{} [y/N] ", paint(question, Tone::Between)).and_then(|()| err.flush());
+        let mut answer = String::new();
+        // What cannot be read is no yes.
+        let _ = io::stdin().lock().read_line(&mut answer);
+        if !answer.ends_with('\n') {
+            // Ctrl-D leaves the cursor behind the question.
+            to_stderr(&"");
+        }
+        matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
     }
 
     /// Prints an error with its hint to stderr.

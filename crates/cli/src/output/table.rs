@@ -106,8 +106,7 @@ impl Table {
             .filter(|&index| !self.is_sentence(index))
             .map(|index| self.content_chars(index) + usize::from(GAP))
             .sum();
-        let empty = comfy_table::Table::new();
-        match empty.width().map(usize::from) {
+        match terminal_width() {
             Some(width) if facts + sentences * SENTENCE_CHARS_MIN > width => self.stacked(width),
             _ => self.table(|_| true).trim_fmt(),
         }
@@ -201,6 +200,11 @@ impl Table {
             .max()
             .unwrap_or_default()
     }
+}
+
+/// Columns of the terminal that stdout is; nothing where it is none.
+pub(crate) fn terminal_width() -> Option<usize> {
+    comfy_table::Table::new().width().map(usize::from)
 }
 
 impl fmt::Display for Table {

@@ -59,7 +59,7 @@ fn visible(text: &str) -> String {
 }
 
 /// Text in lines of at most so many characters; a longer word keeps its own line.
-pub(super) fn wrap(text: &str, chars_max: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, chars_max: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_whitespace() {

@@ -5,7 +5,7 @@ use keyfleet_proto::v1;
 use super::deployment::{Column, binding_rows};
 use super::rollout::short_id;
 use super::{Page, words};
-use crate::output::{Table, View, when};
+use crate::output::{Cell, Table, Tone, View, paint, when};
 
 /// The table of connectors.
 pub(crate) fn table(connectors: &[v1::Connector], view: &View) -> String {
@@ -17,11 +17,22 @@ pub(crate) fn table(connectors: &[v1::Connector], view: &View) -> String {
             "KEY",
             "REVISION",
             "CREATED",
+            "SET",
             "BINDINGS",
+            "STATE",
             "CONFIG…",
         ]
     } else {
-        &["NAME", "TYPE", "KEY", "REVISION", "CREATED", "BINDINGS…"]
+        &[
+            "NAME",
+            "TYPE",
+            "KEY",
+            "REVISION",
+            "CREATED",
+            "SET",
+            "STATE",
+            "BINDINGS…",
+        ]
     };
     let mut table = Table::new(headers);
     for connector in connectors {
@@ -32,13 +43,27 @@ pub(crate) fn table(connectors: &[v1::Connector], view: &View) -> String {
         cells.push((&connector.key).into());
         cells.push(connector.revision.to_string().into());
         cells.push(when(connector.created_at, view).into());
-        cells.push(words::counts_cell(&connector.bindings));
+        cells.push((&connector.set).into());
         if view.wide {
+            cells.push(words::counts_cell(&connector.bindings));
+            cells.push(state(connector));
             cells.push((&connector.config_json).into());
+        } else {
+            cells.push(state(connector));
+            cells.push(words::counts_cell(&connector.bindings));
         }
         table.row(cells);
     }
     table.without_empty_columns().to_string()
+}
+
+/// A connector that was deleted stays in the list until the last binding of it is confirmed gone.
+fn state(connector: &v1::Connector) -> Cell {
+    if connector.deleted_at.is_some() {
+        Cell::toned("deleting", Tone::Between)
+    } else {
+        "".into()
+    }
 }
 
 /// One connector with its revisions and bindings.
@@ -51,7 +76,16 @@ pub(crate) fn page(response: &v1::GetConnectorResponse, view: &View) -> String {
         page.fact("Key", &connector.key);
         page.fact("Revision", connector.revision);
         page.fact("Created", when(connector.created_at, view));
+        page.fact("Set", &connector.set);
+        if connector.deleted_at.is_some() {
+            let text = format!(
+                "{}: it goes away when its last binding is gone",
+                when(connector.deleted_at, view)
+            );
+            page.fact("Deleted", paint(&text, Tone::Between));
+        }
         page.fact("Config", &connector.config_json);
+        page.fact("If supported", connector.if_supported.join(", "));
         page.fact("Bindings", words::counts(&connector.bindings).0);
     }
     let mut revisions = Table::new(&["REVISION", "KEY", "CREATED", "WITHDRAWN BY", "CONFIG…"]);

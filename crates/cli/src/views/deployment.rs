@@ -1,9 +1,10 @@
 //! Deployments and their bindings.
 
+use keyfleet_core::standing::Standing;
 use keyfleet_proto::v1;
 
-use super::{Page, words};
-use crate::output::{Cell, Table, Tone, View, rfc3339, when};
+use super::{Page, held, words};
+use crate::output::{Cell, Table, Tone, View, clean, counted, paint, rfc3339, when};
 
 /// The table of deployments.
 pub(crate) fn table(deployments: &[v1::Deployment], view: &View) -> String {
@@ -11,23 +12,33 @@ pub(crate) fn table(deployments: &[v1::Deployment], view: &View) -> String {
         &[
             "NAME",
             "CONNECTED",
+            "STANDING",
             "KIBANA",
             "BINDINGS",
             "LABELS",
             "AGENT",
             "LAST SEEN",
             "CERTIFICATE ENDS",
+            "CA",
             "ID",
             "WAITING…",
         ]
     } else {
-        &["NAME", "CONNECTED", "KIBANA", "BINDINGS", "WAITING…"]
+        &[
+            "NAME",
+            "CONNECTED",
+            "STANDING",
+            "KIBANA",
+            "BINDINGS",
+            "WAITING…",
+        ]
     };
     let mut table = Table::new(headers);
     for deployment in deployments {
         let mut cells: Vec<Cell> = vec![
             (&deployment.name).into(),
             connected(deployment, view),
+            standing(deployment, view),
             kibana(deployment).into(),
             words::counts_cell(&deployment.bindings),
         ];
@@ -36,6 +47,7 @@ pub(crate) fn table(deployments: &[v1::Deployment], view: &View) -> String {
             cells.push((&deployment.agent_version).into());
             cells.push(rfc3339(deployment.last_seen).into());
             cells.push(rfc3339(deployment.certificate_not_after).into());
+            cells.push((&deployment.certificate_ca).into());
             cells.push((&deployment.id).into());
         }
         cells.push((&deployment.waiting).into());
@@ -72,10 +84,8 @@ fn facts(page: &mut Page, deployment: &v1::Deployment, view: &View) {
     };
     page.fact("Connected", connected);
     page.fact("Agent", &deployment.agent_version);
-    page.fact(
-        "Certificate",
-        ends(when(deployment.certificate_not_after, view)),
-    );
+    page.fact("Standing", standing_in_full(deployment, view));
+    page.fact("Certificate", certificate(deployment, view));
     if let Some(facts) = &deployment.facts {
         page.fact("Kibana", kibana(deployment));
         page.fact("Kibana id", &facts.uuid);
@@ -102,12 +112,51 @@ fn or_never(text: String) -> String {
     }
 }
 
-fn ends(text: String) -> String {
-    if text.is_empty() {
-        text
+/// Whether its agent is trusted; in a narrow table only where it is not.
+fn standing(deployment: &v1::Deployment, view: &View) -> Cell {
+    if words::standing(deployment.standing) == Some(Standing::Active) && !view.wide {
+        "".into()
     } else {
-        format!("ends {text}")
+        words::standing_cell(deployment.standing)
     }
+}
+
+/// The standing with when and why.
+fn standing_in_full(deployment: &v1::Deployment, view: &View) -> String {
+    let tone = match words::standing(deployment.standing) {
+        Some(Standing::Active) => Tone::Good,
+        Some(Standing::Suspended) => Tone::Between,
+        Some(Standing::Cloned | Standing::Revoked) => Tone::Bad,
+        None => return String::new(),
+    };
+    let mut text = words::standing(deployment.standing)
+        .map(|standing| paint(standing.as_str(), tone))
+        .unwrap_or_default();
+    if deployment.standing_reason.is_empty() {
+        return text;
+    }
+    let since = when(deployment.standing_at, view);
+    if !since.is_empty() {
+        text.push_str(&format!(", {since}"));
+    }
+    format!("{text}: {}", clean(&deployment.standing_reason))
+}
+
+/// When the certificate ends, or ended, and which CA signed it.
+fn certificate(deployment: &v1::Deployment, view: &View) -> String {
+    let Some(end) = deployment.certificate_not_after else {
+        return String::new();
+    };
+    let at = when(Some(end), view);
+    let mut text = if end.seconds <= view.now.as_second() {
+        paint(&format!("ended {at}"), Tone::Bad)
+    } else {
+        format!("ends {at}")
+    };
+    if !deployment.certificate_ca.is_empty() {
+        text.push_str(&format!(", signed by CA {}", deployment.certificate_ca));
+    }
+    text
 }
 
 fn spaces(spaces: &[v1::Space]) -> String {
@@ -140,6 +189,106 @@ fn kibana(deployment: &v1::Deployment) -> String {
         (false, true) => facts.version.clone(),
         (false, false) => format!("{} (down)", facts.version),
     }
+}
+
+/// What an operator is about to do to deployments that cannot be taken back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Consequence {
+    verb: &'static str,
+    sentences: [&'static str; 3],
+}
+
+/// What `deployment revoke` does.
+pub(crate) const REVOKED: Consequence = Consequence {
+    verb: "revokes",
+    sentences: [
+        "the agent's certificate is void: it is cut off within a second and cannot come back",
+        "the connectors in its Kibana stay as they are, with the keys they have",
+        "`keyfleet deployment replace` lets a new agent in",
+    ],
+};
+
+/// What `deployment replace` does.
+pub(crate) const REPLACED: Consequence = Consequence {
+    verb: "replaces the agent of",
+    sentences: [
+        "the agent's certificate is void: it is cut off within a second and cannot come back",
+        "the connectors in its Kibana stay as they are, with the keys they have",
+        "a new agent enrols with the join token and keeps the name, the labels and the connectors",
+    ],
+};
+
+/// What `deployment remove` does.
+pub(crate) const REMOVED: Consequence = Consequence {
+    verb: "removes",
+    sentences: [
+        "keyfleet forgets the deployment and its agent is cut off",
+        "the connectors in its Kibana stay as they are, with the keys they have",
+        "nothing waits for its Kibana any more before a key is revoked",
+    ],
+};
+
+impl Consequence {
+    /// The whole of it in one clause.
+    pub(crate) fn clause(&self, names: &[String]) -> String {
+        format!("this {} {}", self.verb, names.join(", "))
+    }
+}
+
+/// The deployments as they are, and what will become of them.
+pub(crate) fn before(
+    deployments: &[v1::Deployment],
+    consequence: &Consequence,
+    view: &View,
+) -> String {
+    let mut page = Page::default();
+    page.line(table(deployments, view));
+    page.sentences(
+        "What happens",
+        Tone::Between,
+        &consequence.sentences.map(str::to_owned),
+    );
+    page.finish()
+}
+
+/// What a verb did.
+pub(crate) fn changed(
+    response: &v1::ChangeDeploymentResponse,
+    verb: v1::DeploymentVerb,
+    view: &View,
+) -> String {
+    let deployment = response.deployment.clone().unwrap_or_default();
+    let mut page = Page::default();
+    let name = clean(&deployment.name);
+    if verb == v1::DeploymentVerb::AllowRenewal {
+        let end = certificate(&deployment, view);
+        page.line(format_args!(
+            "deployment {name} may renew its certificate once ({end})"
+        ));
+    } else {
+        let now = v1::Deployment {
+            standing_at: None,
+            ..deployment
+        };
+        let standing = standing_in_full(&now, view);
+        page.line(format_args!("deployment {name} is {standing}"));
+    }
+    if verb == v1::DeploymentVerb::Revoke {
+        held::rows(&mut page, &name, &response.held, view);
+    }
+    page.finish()
+}
+
+/// What was removed.
+pub(crate) fn removed(name: &str, response: &v1::RemoveDeploymentResponse, view: &View) -> String {
+    let mut page = Page::default();
+    let left = match response.bindings {
+        0 => String::new(),
+        n => format!("; its Kibana keeps {} as before", counted(n, "connector")),
+    };
+    page.line(format_args!("deployment {} is removed{left}", clean(name)));
+    held::rows(&mut page, name, &response.held, view);
+    page.finish()
 }
 
 /// A column of bindings that is the same in all rows, so it is left out.

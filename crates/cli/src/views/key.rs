@@ -14,6 +14,7 @@ pub(crate) fn table(keys: &[v1::Key], view: &View) -> String {
         "NAME",
         "VERSION",
         "LOCATION",
+        "SET",
         "ALLOWED HOSTS",
         "CHECKED",
         "VAULT…",
@@ -28,6 +29,7 @@ pub(crate) fn table(keys: &[v1::Key], view: &View) -> String {
             (&key.name).into(),
             version(key.current_version).into(),
             location(key).into(),
+            (&key.set).into(),
             if view.wide {
                 key.allowed_hosts.join(",").into()
             } else {
@@ -47,6 +49,7 @@ pub(crate) fn page(response: &v1::GetKeyResponse, view: &View) -> String {
         page.fact("Key", &key.name);
         page.fact("Location", location(key));
         page.fact("Allowed hosts", key.allowed_hosts.join(", "));
+        page.fact("Set", &key.set);
         page.fact("Version", version(key.current_version));
         page.fact("Vault", &key.vault_status);
         page.fact("Checked", when(key.checked_at, view));
@@ -78,7 +81,8 @@ pub(crate) fn page(response: &v1::GetKeyResponse, view: &View) -> String {
 /// Characters of a fingerprint that are enough to compare by eye.
 const FINGERPRINT_CHARS: usize = 12;
 
-fn fingerprint(fingerprint: &str, view: &View) -> String {
+/// As much of a fingerprint as is compared by eye; all of it in a wide view.
+pub(crate) fn fingerprint(fingerprint: &str, view: &View) -> String {
     if view.wide {
         fingerprint.to_owned()
     } else {

@@ -1,8 +1,12 @@
 //! What each message looks like to a person.
 
+pub(crate) mod audit;
+pub(crate) mod ca;
 pub(crate) mod connector;
 pub(crate) mod deployment;
+pub(crate) mod held;
 pub(crate) mod key;
+pub(crate) mod models;
 pub(crate) mod placement;
 pub(crate) mod plan;
 pub(crate) mod rollout;
@@ -14,10 +18,16 @@ use std::fmt::{Display, Write as _};
 
 use keyfleet_proto::v1;
 
-use crate::output::{Table, Tone, View, clean, paint, when};
+use crate::output::{Table, Tone, View, clean, paint, terminal_width, when, wrap};
 
 /// Newest events of one object that are shown without `-o wide`.
 const EVENTS_SHOWN: usize = 10;
+
+/// What stands before a sentence.
+const MARK: &str = "! ";
+
+/// Where the values of facts begin.
+const FACT_INDENT: usize = 16;
 
 /// A page of a description: facts, then sections.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,9 +37,17 @@ impl Page {
     /// A fact on one line; an empty one is left out.
     pub(crate) fn fact(&mut self, name: &str, value: impl Display) {
         let value = value.to_string();
-        if !value.is_empty() {
-            self.line(format_args!("{:<16}{value}", format!("{name}:")));
+        if value.is_empty() {
+            return;
         }
+        let name = format!("{name}:");
+        let value = lines(&value, FACT_INDENT).join(&format!("\n{:FACT_INDENT$}", ""));
+        self.line(format_args!("{name:<FACT_INDENT$}{value}"));
+    }
+
+    /// A sentence, in lines that fit the terminal.
+    pub(crate) fn sentence(&mut self, sentence: &str) {
+        self.line(lines(sentence, 0).join("\n"));
     }
 
     /// A line as it is.
@@ -59,7 +77,11 @@ impl Page {
         }
         self.heading(heading);
         for sentence in sentences {
-            self.line(format_args!("{} {}", paint("!", tone), clean(sentence)));
+            let mut mark = paint("!", tone);
+            for line in lines(&clean(sentence), MARK.len()) {
+                self.line(format_args!("{mark} {line}"));
+                " ".clone_into(&mut mark);
+            }
         }
     }
 
@@ -98,5 +120,15 @@ impl Page {
     /// The whole page.
     pub(crate) fn finish(self) -> String {
         self.0
+    }
+}
+
+/// Text in lines that fit the terminal after an indent; in one line where stdout is none, or where it fits.
+fn lines(text: &str, indent: usize) -> Vec<String> {
+    match terminal_width() {
+        Some(width) if indent + text.chars().count() > width => {
+            wrap(text, width.saturating_sub(indent))
+        }
+        _ => vec![text.to_owned()],
     }
 }

@@ -15,6 +15,8 @@ pub(crate) fn table(placements: &[v1::Placement]) -> String {
         "DEPLOYMENTS",
         "STRATEGY",
         "DRIFT",
+        "TASK",
+        "SET",
     ]);
     for placement in placements {
         table.row(vec![
@@ -29,26 +31,29 @@ pub(crate) fn table(placements: &[v1::Placement]) -> String {
             placement.deployments.to_string().into(),
             (&placement.strategy).into(),
             words::drift_policy(placement.drift_policy).into(),
+            (&placement.task).into(),
+            (&placement.set).into(),
         ]);
     }
-    table.to_string()
+    table.without_empty_columns().to_string()
 }
 
 /// The table of strategies: a line for each wave.
 pub(crate) fn strategies(strategies: &[v1::Strategy]) -> String {
-    let mut table = Table::new(&["NAME", "WAVE", "HOW…"]);
+    let mut table = Table::new(&["NAME", "SET", "WAVE", "HOW…"]);
     for strategy in strategies {
         if strategy.waves.is_empty() {
-            table.row(vec![(&strategy.name).into(), "".into(), "".into()]);
+            let set = Cell::from(&strategy.set);
+            table.row(vec![(&strategy.name).into(), set, "".into(), "".into()]);
         }
         for (index, wave) in strategy.waves.iter().enumerate() {
-            let name = if index == 0 {
-                Cell::from(&strategy.name)
-            } else {
-                Cell::blank()
+            let (name, set) = match (index, strategy.set.is_empty()) {
+                (0, _) => (Cell::from(&strategy.name), Cell::from(&strategy.set)),
+                (_, true) => (Cell::blank(), "".into()),
+                (_, false) => (Cell::blank(), Cell::blank()),
             };
-            table.row(vec![name, (index + 1).to_string().into(), wave.into()]);
+            table.row(vec![name, set, (index + 1).to_string().into(), wave.into()]);
         }
     }
-    table.to_string()
+    table.without_empty_columns().to_string()
 }

@@ -2,6 +2,7 @@
 
 use keyfleet_proto::v1;
 
+use super::rollout::short_id;
 use super::{Page, words};
 use crate::output::{Cell, Table, Tone, View, clean, counted, paint};
 
@@ -29,10 +30,11 @@ pub(crate) fn page(result: &v1::PlanResult, view: &View) -> String {
         &cannot_roll_back(result),
     );
     page.sentences("Warnings", Tone::Between, &result.warnings);
-    if has_changes(result) || !result.warnings.is_empty() {
+    page.sentences("Notes", Tone::Plain, &result.notes);
+    if has_changes(result) || !result.warnings.is_empty() || !result.notes.is_empty() {
         page.line("");
     }
-    page.line(summary(result));
+    page.sentence(&summary(result));
     page.finish()
 }
 
@@ -66,6 +68,28 @@ pub(crate) fn summary(result: &v1::PlanResult) -> String {
         counted(result.deployments.len() as u64, "deployment"),
         counted(result.probe_calls, "live probe call"),
     )
+}
+
+/// What it takes away, in one clause; nothing where no binding goes.
+pub(crate) fn removed(result: &v1::PlanResult) -> Option<String> {
+    let n_removed = |deployment: &v1::DeploymentChange| {
+        let goes = |binding: &&v1::BindingChange| binding.change() == v1::ChangeKind::Remove;
+        deployment.bindings.iter().filter(goes).count()
+    };
+    let counts: Vec<usize> = result
+        .deployments
+        .iter()
+        .map(n_removed)
+        .filter(|n| *n > 0)
+        .collect();
+    let n_bindings: usize = counts.iter().sum();
+    (n_bindings > 0).then(|| {
+        format!(
+            "this removes {} on {}",
+            counted(n_bindings as u64, "binding"),
+            counted(counts.len() as u64, "deployment")
+        )
+    })
 }
 
 fn changed_objects(result: &v1::PlanResult) -> impl Iterator<Item = &v1::ObjectChange> {
@@ -186,8 +210,8 @@ fn change(kind: v1::ChangeKind) -> (&'static str, &'static str, Tone) {
     }
 }
 
-/// What an apply stored: the changed objects and the plan in one line.
-pub(crate) fn applied(result: &v1::PlanResult) -> String {
+/// What was stored: the changed objects, the plan in one line, and the rollouts that were started.
+pub(crate) fn applied(result: &v1::PlanResult, rollout_ids: &[String]) -> String {
     let mut page = Page::default();
     for object in changed_objects(result) {
         let (mark, word, tone) = change(object.change());
@@ -201,6 +225,9 @@ pub(crate) fn applied(result: &v1::PlanResult) -> String {
     if !result.warnings.is_empty() {
         page.line("");
     }
-    page.line(summary(result));
+    page.sentence(&summary(result));
+    for id in rollout_ids {
+        page.line(format_args!("rollout {} started", short_id(id)));
+    }
     page.finish()
 }

@@ -3,7 +3,7 @@
 use keyfleet_proto::v1;
 
 use super::{Page, rollout, words};
-use crate::output::{Table, Tone, View, counted, paint};
+use crate::output::{Table, Tone, View, clean, counted, paint, when};
 
 /// Waiting deployments that are shown without `-o wide`.
 const WAITING_SHOWN: usize = 20;
@@ -31,10 +31,7 @@ pub(crate) fn page(status: &v1::GetStatusResponse, view: &View) -> String {
     );
     page.fact("Control", &status.control_version);
     if status.andon {
-        page.fact(
-            "Andon",
-            paint("ON: no change leaves the control service", Tone::Bad),
-        );
+        page.fact("Andon", stopped(status.andon_state.as_ref(), view));
     }
     page.sentences("Problems", Tone::Bad, &status.problems);
     page.table(
@@ -43,6 +40,28 @@ pub(crate) fn page(status: &v1::GetStatusResponse, view: &View) -> String {
     );
     waiting(&mut page, &status.waiting, view);
     page.finish()
+}
+
+/// The fleet-wide stop in one line.
+pub(crate) fn andon(andon: Option<&v1::AndonState>, view: &View) -> String {
+    match andon {
+        Some(_) => format!("andon is {}", stopped(andon, view)),
+        None => format!("andon is {}: changes spread", paint("off", Tone::Good)),
+    }
+}
+
+/// Who stopped the fleet, since when and why.
+fn stopped(andon: Option<&v1::AndonState>, view: &View) -> String {
+    let on = paint("ON", Tone::Bad);
+    let Some(andon) = andon.filter(|andon| andon.at.is_some()) else {
+        return format!("{on}: no change leaves the control service");
+    };
+    format!(
+        "{on} by {}, {}: {}",
+        clean(&andon.by),
+        when(andon.at, view),
+        clean(&andon.reason)
+    )
 }
 
 fn waiting(page: &mut Page, waiting: &[v1::Waiting], view: &View) {

@@ -11,24 +11,18 @@ pub(crate) fn table(tokens: &[v1::Token], view: &View) -> String {
         &[
             "ID",
             "KIND",
-            "FOR",
             "ROLE",
             "USES LEFT",
             "ENDS",
             "CREATED",
             "BY",
             "STATE",
+            "FOR…",
+            "SCOPE…",
         ]
     } else {
         &[
-            "ID",
-            "KIND",
-            "FOR",
-            "ROLE",
-            "USES LEFT",
-            "ENDS",
-            "BY",
-            "STATE",
+            "ID", "KIND", "ROLE", "USES", "ENDS", "STATE", "FOR…", "SCOPE…",
         ]
     };
     let id_len = unique_len(tokens.iter().map(|token| token.id.as_str()));
@@ -40,30 +34,33 @@ pub(crate) fn table(tokens: &[v1::Token], view: &View) -> String {
         } else {
             token.id.chars().take(id_len).collect()
         };
+        let uses_left = token.uses_left.to_string();
         let mut cells: Vec<Cell> = vec![
             id.into(),
             kind(token.kind()).into(),
-            if join {
-                words::labels(&token.labels).into()
-            } else {
-                (&token.principal).into()
-            },
             words::role(token.role).into(),
-            if join {
-                token.uses_left.to_string().into()
-            } else {
-                "".into()
-            },
+            if join { uses_left.into() } else { "".into() },
             when(token.expires_at, view).into(),
         ];
         if view.wide {
             cells.push(rfc3339(token.created_at).into());
+            cells.push((&token.created_by).into());
         }
-        cells.push((&token.created_by).into());
         cells.push(state(token, view));
+        cells.push(whose(token).into());
+        cells.push((&token.scope).into());
         table.row(cells);
     }
     table.without_empty_columns().to_string()
+}
+
+/// Who or what it is for.
+fn whose(token: &v1::Token) -> String {
+    match (token.kind(), token.deployment.as_str()) {
+        (v1::TokenKind::Operator, _) => token.principal.clone(),
+        (_, "") => words::labels(&token.labels),
+        (_, deployment) => format!("the new agent of {deployment}"),
+    }
 }
 
 fn kind(kind: v1::TokenKind) -> &'static str {

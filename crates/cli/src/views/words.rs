@@ -7,6 +7,7 @@ use keyfleet_core::failure::FailureClass;
 use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
 use keyfleet_core::rollout::Phase;
+use keyfleet_core::standing::Standing;
 use keyfleet_core::token::Role;
 use keyfleet_proto::v1;
 
@@ -121,9 +122,32 @@ pub(crate) fn phase_tone(wire: i32) -> Tone {
     }
 }
 
+/// Whether a deployment's agent is trusted, from the wire; an older control service does not say.
+pub(crate) fn standing(wire: i32) -> Option<Standing> {
+    known::<v1::Standing, Standing>(wire)
+}
+
+/// A standing in words; empty where control does not say.
+pub(crate) fn standing_cell(wire: i32) -> Cell {
+    match (wire, standing(wire)) {
+        (0, _) => "".into(),
+        (_, Some(Standing::Active)) => Cell::toned(Standing::Active.as_str(), Tone::Good),
+        (_, Some(Standing::Suspended)) => Cell::toned(Standing::Suspended.as_str(), Tone::Between),
+        (_, Some(standing @ (Standing::Cloned | Standing::Revoked))) => {
+            Cell::toned(standing.as_str(), Tone::Bad)
+        }
+        (_, None) => UNKNOWN.into(),
+    }
+}
+
+/// A key version's state from the wire.
+pub(crate) fn key_state(wire: i32) -> Option<KeyState> {
+    known::<v1::KeyState, _>(wire)
+}
+
 /// A key version's state as a cell.
 pub(crate) fn key_state_cell(wire: i32) -> Cell {
-    let state = known::<v1::KeyState, KeyState>(wire);
+    let state = key_state(wire);
     let tone = match state {
         Some(KeyState::Current) => Tone::Good,
         Some(KeyState::Compromised | KeyState::Orphan) => Tone::Bad,

@@ -18,10 +18,15 @@ use crate::output::{Canonical, Printer};
 use crate::views::words;
 
 /// How often a dropped stream is opened again without a word from control in between.
-const TRIES_MAX: u32 = 8;
+pub(crate) const TRIES_MAX: u32 = 8;
 
 /// Wait before the first new try; doubled for each further one: together about half a minute, a restart of control.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
+
+/// The wait before the try of this number, from 1.
+pub(crate) fn delay(n_tries: u32) -> Duration {
+    FIRST_DELAY * 2_u32.saturating_pow(n_tries.saturating_sub(1))
+}
 
 /// How to follow.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +161,7 @@ async fn follow_one(
         }
         live.borrow_mut()
             .trouble(printer, &format!("lost the watch, trying again: {dropped}"));
-        tokio::time::sleep(FIRST_DELAY * 2_u32.pow(n_tries - 1)).await;
+        tokio::time::sleep(delay(n_tries)).await;
     }
 }
 

@@ -73,6 +73,26 @@ fn a_removal_must_be_agreed_to() {
 }
 
 #[test]
+fn a_named_set_and_a_reason_travel_with_the_files() {
+    let home = home();
+    let args = ["apply", "-f", "fleet", "--set", "prod", "--prune"];
+    let text = home.run(&[&args[..], &["--reason", "team moved"]].concat());
+    assert!(text.starts_with("exit 0"), "{text}");
+    let state = home.fake.state();
+    let applied = &state.applied[0];
+    assert_eq!(
+        (applied.set.as_str(), applied.prune, applied.reason.as_str()),
+        ("prod", true, "team moved")
+    );
+    drop(state);
+    let text = home.run(&["plan", "-f", "fleet", "--prune"]);
+    assert!(
+        text.starts_with("exit 2") && text.contains("--set <NAME>"),
+        "{text}"
+    );
+}
+
+#[test]
 fn bad_manifests_are_named() {
     let home = home();
     home.write(

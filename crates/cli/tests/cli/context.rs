@@ -48,6 +48,31 @@ fn contexts_are_added_chosen_shown_and_removed() {
 }
 
 #[test]
+fn a_part_of_a_context_is_changed_and_the_rest_kept() {
+    let home = Home::new(State::default());
+    let set = |rest: &[&str]| home.run(&[&["context", "set", "prod"][..], rest].concat());
+    home.write("other.pem", &crate::fake::certificates().0);
+    home.write("proxy", "http://ada:geheim@proxy.test:3128\n");
+    assert!(set(&["--ca", "other.pem"]).starts_with("exit 0"));
+    assert!(home.run(&["status"]).contains("is not trusted"));
+    assert!(set(&["--ca", "ca.pem", "--proxy-file", "proxy"]).starts_with("exit 0"));
+    let shown = home.run(&["context", "show"]);
+    assert!(
+        shown.contains("Proxy:          http://proxy.test:3128\n") && !shown.contains("geheim"),
+        "{shown}"
+    );
+    assert!(set(&["--no-proxy"]).starts_with("exit 0"));
+    // Endpoint and token are as they were.
+    assert!(home.run(&["status"]).starts_with("exit 0"));
+    let text = [
+        set(&[]),
+        set(&["--no-proxy", "--proxy", "http://p:1"]),
+        home.run(&["context", "set", "lab", "--ca", "ca.pem"]),
+    ];
+    check("contexts_set", &text.join("\n"));
+}
+
+#[test]
 fn a_shown_context_hides_its_token_and_keeps_its_ca() {
     let home = Home::new(State::default());
     // The CA was copied: the context works without the file.
@@ -148,4 +173,27 @@ fn help_and_version_are_there() {
                 .starts_with("exit 0\n--- stdout")
         );
     }
+}
+
+#[test]
+fn models_are_shown_without_a_control_service() {
+    let home = Home::without_context(State::default());
+    let text = [
+        home.run(&["models"]),
+        home.run(&["models", "--task", "attack-discovery"]),
+        home.run(&["models", "--task", "poetry"]),
+    ]
+    .join("\n");
+    check("models", &text);
+    let json = home.run(&["models", "--task", "attack-discovery", "-o", "json"]);
+    let json = json.split_once("--- stdout\n").unwrap().1;
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let models = json["models"].as_array().unwrap();
+    let gpt = models.iter().find(|model| model["name"] == "GPT-4.1");
+    let gpt = gpt.unwrap();
+    assert_eq!(gpt["ratings"], serde_json::json!({"attack-discovery": 3.6}));
+    assert_eq!(gpt["ends"], "2027-01-14");
+    assert_eq!(json["ratings_from"]["read"], "2026-11");
+    let wide = home.run(&["models", "-o", "wide"]);
+    assert!(wide.contains("gpt-4, gpt-4-0613"), "{wide}");
 }

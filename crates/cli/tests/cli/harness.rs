@@ -132,6 +132,48 @@ pub(crate) fn check(name: &str, text: &str) {
     });
 }
 
+/// A fleet in which everything is wrong that can be: stopped, suspended, cloned, a connector on its way out.
+pub(crate) fn troubled() -> State {
+    let mut state = two_deployments();
+    let [suspended, cloned] = &mut state.deployments[..] else {
+        panic!("two deployments");
+    };
+    suspended.standing = v1::Standing::Suspended.into();
+    suspended.standing_at = before(190);
+    suspended.standing_reason = "odd logins on its host (ada)".into();
+    cloned.standing = v1::Standing::Cloned.into();
+    cloned.standing_at = before(65);
+    cloned.standing_reason = "two agents use its identity (keyfleet)".into();
+    cloned.certificate_not_after = before(65);
+    state.andon = Some(v1::AndonState {
+        by: "ada".into(),
+        reason: "wrong model in every canary".into(),
+        at: before(190),
+    });
+    state.problems = vec!["Vault does not answer since 12:00: connection refused".into()];
+    state.set = "prod".into();
+    state.deleting = true;
+    state
+}
+
+/// What the agents of the fake were sent.
+pub(crate) fn held() -> Vec<v1::HeldKey> {
+    let version = |key: &str, version, state: v1::KeyState, open| v1::HeldKey {
+        key: key.into(),
+        version,
+        state: state.into(),
+        fingerprint: "4f1c9a77e0d2b85a".repeat(4),
+        shown: format!("sk-proj-…a{version}Zq"),
+        open,
+    };
+    vec![
+        version("openai-prod", 6, v1::KeyState::Previous, false),
+        version("openai-prod", 7, v1::KeyState::Current, true),
+        version("openai-lab", 2, v1::KeyState::Revoked, false),
+        version("openai-old", 4, v1::KeyState::Abandoned, false),
+    ]
+}
+
 /// Two deployments: one proven, one failed and away.
 pub(crate) fn two_deployments() -> State {
     let mut proven = deployment("kibana-a", true, "prod");
@@ -210,6 +252,10 @@ fn deployment(name: &str, connected: bool, env: &str) -> v1::Deployment {
             counter: 12,
         }),
         waiting: String::new(),
+        standing: v1::Standing::Active.into(),
+        standing_reason: String::new(),
+        standing_at: None,
+        certificate_ca: "3f9a0c1d22e4".into(),
     }
 }
 

@@ -10,8 +10,14 @@ mod fake;
 mod harness;
 
 mod apply;
+mod audit;
 mod context;
+mod delete;
+mod deployment;
 mod errors;
+mod proxy;
 mod read;
 mod rollout;
+mod stop;
+mod terminal;
 mod token;

@@ -1,7 +1,7 @@
 //! Everything that only reads: `get`, `describe`, `status`, in every format.
 
 use crate::fake::VIEWER;
-use crate::harness::{Home, State, check, rollout, two_deployments};
+use crate::harness::{Home, State, check, rollout, troubled, two_deployments};
 use keyfleet_proto::v1;
 
 fn home() -> Home {
@@ -25,6 +25,7 @@ fn home() -> Home {
         },
         done,
     ];
+    state.problems = vec!["Vault does not answer since 12:00: connection refused".into()];
     Home::new(state)
 }
 
@@ -108,6 +109,24 @@ fn status_says_what_is_wrong() {
     check("status", &home.run(&["status"]));
     let versions = home.run(&["version", "--control"]);
     assert!(versions.contains("\ncontrol 0.1.0\n"), "{versions}");
+}
+
+#[test]
+fn what_is_wrong_stands_in_every_view() {
+    let home = Home::new(troubled());
+    let text = [
+        home.run(&["status"]),
+        home.run(&["andon", "status"]),
+        home.run(&["get", "deployments"]),
+        home.run(&["deployment", "list", "-o", "wide"]),
+        home.run(&["describe", "deployment", "kibana-a"]),
+        home.run(&["deployment", "show", "kibana-b"]),
+        home.run(&["get", "connectors"]),
+        home.run(&["describe", "connector", "assistant"]),
+        home.run(&["get", "placements"]),
+        home.run(&["get", "strategies"]),
+    ];
+    check("trouble", &text.join("\n"));
 }
 
 #[test]

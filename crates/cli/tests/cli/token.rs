@@ -31,9 +31,13 @@ fn tokens_are_created_listed_and_revoked() {
             "ci",
             "--role",
             "operator",
+            "--scope",
+            "team=soc",
+            "--reason",
+            "new pipeline",
         ]),
         home.run(&["token", "list"]),
-        home.run(&["token", "revoke", id]),
+        home.run(&["token", "revoke", id, "--reason", "ci moved"]),
         home.run(&["token", "list"]),
         home.run(&["token", "revoke", "ffff"]),
         home.run(&[
@@ -60,6 +64,10 @@ fn tokens_are_created_listed_and_revoked() {
     assert_eq!(
         (created[1].principal.as_str(), created[1].ttl_secs),
         ("ci", 90 * 86_400)
+    );
+    assert_eq!(
+        (created[1].scope.as_str(), created[1].reason.as_str()),
+        ("team=soc", "new pipeline")
     );
 }
 

@@ -1,7 +1,9 @@
 //! A control service that holds state in memory and listens on loopback.
 
+mod objects;
 mod plan;
 mod service;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -52,6 +54,21 @@ pub(crate) struct State {
     pub(crate) n_watches: usize,
     pub(crate) changes: Vec<v1::ChangeRolloutRequest>,
     pub(crate) created: Vec<v1::CreateTokenRequest>,
+    pub(crate) applied: Vec<v1::ApplyRequest>,
+    pub(crate) held: Vec<v1::HeldKey>,
+    pub(crate) andon: Option<v1::AndonState>,
+    /// Nothing without a rotation; true once it has ended.
+    pub(crate) ca_rotation: Option<bool>,
+    /// The certificates of the CA and of the next one.
+    pub(crate) ca_pems: [String; 2],
+    pub(crate) audit: Vec<v1::AuditEntry>,
+    /// What happens (action, target, reason) while a stream of the log is opened again.
+    pub(crate) audit_later: Vec<(&'static str, &'static str, &'static str)>,
+    pub(crate) problems: Vec<String>,
+    /// The named set of every object.
+    pub(crate) set: String,
+    /// The connector is deleted but not gone everywhere.
+    pub(crate) deleting: bool,
 }
 
 /// A running fake; it stops with the runtime that it owns.
@@ -59,19 +76,27 @@ pub(crate) struct Fake {
     state: Arc<Mutex<State>>,
     pub(crate) address: SocketAddr,
     pub(crate) ca_pem: String,
+    /// The next CA and what a service of it presents.
+    pub(crate) next: (String, Identity),
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Fake {
     /// Starts one with this state.
     pub(crate) fn start(state: State) -> Self {
+        Self::start_as(state, certificates())
+    }
+
+    /// Starts one of this CA, which presents this.
+    pub(crate) fn start_as(mut state: State, (ca_pem, identity): (String, Identity)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let (ca_pem, identity) = certificates();
+        let next = certificates();
+        state.ca_pems = [ca_pem.clone(), next.0.clone()];
         let state = Arc::new(Mutex::new(state));
         let listener = runtime
             .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
@@ -88,6 +113,7 @@ impl Fake {
             state,
             address,
             ca_pem,
+            next,
             _runtime: runtime,
         }
     }

@@ -33,6 +33,16 @@ impl State {
         {
             self.effects(&mut result);
         }
+        let is_removal = |object: &v1::ObjectChange| object.change() == v1::ChangeKind::Remove;
+        if result.objects.iter().any(is_removal) {
+            let bindings = result.deployments.iter_mut().flat_map(|d| &mut d.bindings);
+            for binding in bindings {
+                binding.change = v1::ChangeKind::Remove.into();
+                binding.to = None;
+                binding.cannot_roll_back.clear();
+                binding.why = "the connector is deleted".into();
+            }
+        }
         Ok(result)
     }
 
@@ -108,6 +118,7 @@ impl State {
             waves,
         }];
         result.warnings = vec!["connector type .gen-ai is deprecated from Kibana 9.5".into()];
+        result.notes = vec!["connector assistant: model gpt-9 has no rating".into()];
         result.probe_calls = 2 * n_deployments;
     }
 }

@@ -1,6 +1,5 @@
 //! The calls of the fake, over its state.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use keyfleet_proto::v1;
@@ -8,6 +7,7 @@ use keyfleet_proto::v1::operator_service_server::OperatorService;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::objects::{connector, count, key};
 use super::plan::parse;
 use super::{ADMIN, ROLLOUT_IDS, State, Step, VIEWER, before};
 
@@ -62,6 +62,7 @@ impl OperatorService for Service {
         let mut state = self.state(&request, true)?;
         let request = request.into_inner();
         let result = state.plan(&request.files)?;
+        state.applied.push(request.clone());
         let removes = result
             .objects
             .iter()
@@ -105,8 +106,9 @@ impl OperatorService for Service {
             .unwrap(),
             bindings: count(&state.bindings),
             active_rollouts: state.rollouts.iter().filter(active).cloned().collect(),
-            problems: vec!["Vault does not answer since 12:00: connection refused".into()],
-            andon: true,
+            problems: state.problems.clone(),
+            andon: state.andon.is_some(),
+            andon_state: state.andon.clone(),
             control_version: "0.1.0".into(),
             waiting: waiting
                 .map(|d| v1::Waiting {
@@ -174,7 +176,7 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::ListConnectorsResponse>, Status> {
         let state = self.state(&request, false)?;
         ok(v1::ListConnectorsResponse {
-            connectors: vec![connector(2, &state.bindings)],
+            connectors: vec![state.shown_connector()],
         })
     }
 
@@ -184,7 +186,7 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::GetConnectorResponse>, Status> {
         let state = self.state(&request, false)?;
         ok(v1::GetConnectorResponse {
-            connector: Some(connector(2, &state.bindings)),
+            connector: Some(state.shown_connector()),
             revisions: vec![connector(2, &[]), connector(1, &[])],
             bindings: state.bindings.clone(),
         })
@@ -194,7 +196,7 @@ impl OperatorService for Service {
         &self,
         request: Request<v1::ListPlacementsRequest>,
     ) -> Result<Response<v1::ListPlacementsResponse>, Status> {
-        drop(self.state(&request, false)?);
+        let state = self.state(&request, false)?;
         let placement = v1::Placement {
             name: "everywhere".into(),
             selector: "env in (prod,test)".into(),
@@ -203,6 +205,8 @@ impl OperatorService for Service {
             strategy: "careful".into(),
             drift_policy: v1::DriftPolicy::Correct.into(),
             deployments: 2,
+            set: state.set.clone(),
+            task: String::new(),
         };
         ok(v1::ListPlacementsResponse {
             placements: vec![placement],
@@ -213,7 +217,7 @@ impl OperatorService for Service {
         &self,
         request: Request<v1::ListStrategiesRequest>,
     ) -> Result<Response<v1::ListStrategiesResponse>, Status> {
-        drop(self.state(&request, false)?);
+        let state = self.state(&request, false)?;
         let waves = vec![
             "canary: 1 deployment, one at a time, strict".into(),
             "rest: 2 at a time, soak 5m".into(),
@@ -222,6 +226,7 @@ impl OperatorService for Service {
             strategies: vec![v1::Strategy {
                 name: "careful".into(),
                 waves,
+                set: state.set.clone(),
             }],
         })
     }
@@ -396,6 +401,8 @@ impl OperatorService for Service {
             created_at: before(0),
             created_by: "ada".into(),
             revoked: false,
+            scope: request.scope.clone(),
+            deployment: String::new(),
         };
         state.tokens.push(token.clone());
         state.created.push(request);
@@ -427,42 +434,167 @@ impl OperatorService for Service {
             .revoked = true;
         ok(v1::RevokeTokenResponse {})
     }
-}
 
-fn count(bindings: &[v1::Binding]) -> Vec<v1::StateCount> {
-    let mut counts = BTreeMap::new();
-    for binding in bindings {
-        *counts.entry(binding.state).or_default() += 1;
+    async fn delete_object(
+        &self,
+        request: Request<v1::DeleteObjectRequest>,
+    ) -> Result<Response<v1::DeleteObjectResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        let result = state.delete(&request)?;
+        let starts = !request.plan && !result.deployments.is_empty();
+        ok(v1::DeleteObjectResponse {
+            rollout_ids: starts
+                .then(|| ROLLOUT_IDS[0].to_owned())
+                .into_iter()
+                .collect(),
+            result: Some(result),
+        })
     }
-    counts
-        .into_iter()
-        .map(|(state, count)| v1::StateCount { state, count })
-        .collect()
-}
 
-fn connector(revision: u64, bindings: &[v1::Binding]) -> v1::Connector {
-    v1::Connector {
-        name: "assistant".into(),
-        r#type: ".gen-ai".into(),
-        display_name: "Assistant (gpt-5.2)".into(),
-        key: "openai-prod".into(),
-        revision,
-        config_json: r#"{"apiProvider":"OpenAI","defaultModel":"gpt-5.2"}"#.into(),
-        created_at: before(7_230),
-        bindings: count(bindings),
-        withdrawn_by: String::new(),
+    async fn change_deployment(
+        &self,
+        request: Request<v1::ChangeDeploymentRequest>,
+    ) -> Result<Response<v1::ChangeDeploymentResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        let (standing, verb) = match request.verb() {
+            v1::DeploymentVerb::Suspend => (v1::Standing::Suspended, "suspend"),
+            v1::DeploymentVerb::Revoke => (v1::Standing::Revoked, "revoke"),
+            v1::DeploymentVerb::Unspecified
+            | v1::DeploymentVerb::Resume
+            | v1::DeploymentVerb::AllowRenewal => (v1::Standing::Active, "resume"),
+        };
+        let known = state.deployments.iter().find(|d| d.name == request.name);
+        let deployment = match (request.verb(), known) {
+            (v1::DeploymentVerb::AllowRenewal, Some(known)) => known.clone(),
+            _ => state.stand(&request.name, standing, &request.reason)?,
+        };
+        let action = format!("deployment.{verb}");
+        state.act(
+            &action,
+            &format!("deployment {}", request.name),
+            &request.reason,
+        );
+        ok(v1::ChangeDeploymentResponse {
+            deployment: Some(deployment),
+            held: state.held.clone(),
+        })
     }
-}
 
-fn key() -> v1::Key {
-    v1::Key {
-        name: "openai-prod".into(),
-        mount: "kv".into(),
-        path: "ai/openai".into(),
-        field: "api_key".into(),
-        allowed_hosts: vec!["api.openai.com".into()],
-        current_version: 7,
-        vault_status: "ok".into(),
-        checked_at: before(65),
+    async fn replace_deployment(
+        &self,
+        request: Request<v1::ReplaceDeploymentRequest>,
+    ) -> Result<Response<v1::ReplaceDeploymentResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        state.stand(&request.name, v1::Standing::Revoked, &request.reason)?;
+        let token = v1::Token {
+            id: "0192f3a4-0000-7000-8000-00000000000c".into(),
+            kind: v1::TokenKind::Join.into(),
+            uses_left: 1,
+            expires_at: before(-i64::from(request.ttl_secs) - 30),
+            created_at: before(0),
+            created_by: "ada".into(),
+            deployment: request.name,
+            ..v1::Token::default()
+        };
+        state.tokens.push(token.clone());
+        ok(v1::ReplaceDeploymentResponse {
+            token: Some(token),
+            value: "kfj_for-the-new-agent".into(),
+            held: state.held.clone(),
+        })
+    }
+
+    async fn remove_deployment(
+        &self,
+        request: Request<v1::RemoveDeploymentRequest>,
+    ) -> Result<Response<v1::RemoveDeploymentResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        assert!(request.yes);
+        let n_before = state.deployments.len();
+        state.deployments.retain(|d| d.name != request.name);
+        if state.deployments.len() == n_before {
+            let text = format!("there is no deployment {:?}", request.name);
+            return Err(Status::not_found(text));
+        }
+        ok(v1::RemoveDeploymentResponse {
+            held: state.held.clone(),
+            bindings: 1,
+        })
+    }
+
+    async fn label_deployment(
+        &self,
+        request: Request<v1::LabelDeploymentRequest>,
+    ) -> Result<Response<v1::LabelDeploymentResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        ok(v1::LabelDeploymentResponse {
+            result: Some(state.label(request.get_ref())?),
+            rollout_ids: vec![],
+        })
+    }
+
+    async fn get_ca(
+        &self,
+        request: Request<v1::GetCaRequest>,
+    ) -> Result<Response<v1::GetCaResponse>, Status> {
+        ok(self.state(&request, false)?.ca())
+    }
+
+    async fn rotate_ca(
+        &self,
+        request: Request<v1::RotateCaRequest>,
+    ) -> Result<Response<v1::RotateCaResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        state.ca_rotation = Some(false);
+        state.act("ca.rotate", "ca", &request.get_ref().reason);
+        ok(v1::RotateCaResponse {
+            ca: Some(state.ca()),
+        })
+    }
+
+    async fn finish_ca_rotation(
+        &self,
+        request: Request<v1::FinishCaRotationRequest>,
+    ) -> Result<Response<v1::FinishCaRotationResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        state.finish_ca(request.get_ref().yes)?;
+        ok(v1::FinishCaRotationResponse {
+            ca: Some(state.ca()),
+        })
+    }
+
+    type ReadAuditStream = ReceiverStream<Result<v1::AuditEntry, Status>>;
+
+    async fn read_audit(
+        &self,
+        request: Request<v1::ReadAuditRequest>,
+    ) -> Result<Response<Self::ReadAuditStream>, Status> {
+        let mut state = self.state(&request, false)?;
+        let entries = state.read_audit(request.into_inner());
+        let (sender, receiver) = tokio::sync::mpsc::channel(entries.len().max(1));
+        for entry in entries {
+            sender.try_send(Ok(entry)).unwrap();
+        }
+        ok(ReceiverStream::new(receiver))
+    }
+
+    async fn set_andon(
+        &self,
+        request: Request<v1::SetAndonRequest>,
+    ) -> Result<Response<v1::SetAndonResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let request = request.into_inner();
+        state.andon = request.on.then(|| v1::AndonState {
+            by: "ada".into(),
+            reason: request.reason,
+            at: before(0),
+        });
+        ok(v1::SetAndonResponse {
+            andon: state.andon.clone(),
+        })
     }
 }

@@ -1,20 +1,29 @@
 //! Calls to the control service: one TLS connection that trusts the context's CA only, a token with every call,
 //! a deadline on every call that is not a stream.
 
+mod error;
+
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use keyfleet_proto::tunnel;
 use keyfleet_proto::v1::operator_service_client::OperatorServiceClient;
 use secrecy::ExposeSecret as _;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tower::service_fn;
+use url::Url;
 
 use crate::contexts::Context;
-use crate::exit::Exit;
+use crate::proxy::Way;
+
+pub(crate) use self::error::Error;
 
 /// Deadline of a call where `--timeout` says nothing else: a plan over the largest fleet takes seconds.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -30,141 +39,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A sign of life that does not come within this time ends the connection.
 const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A call that did not succeed. Texts of control are printed as they came: they name file, line and field.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The context cannot be used for a connection.
-    #[error("the context cannot be used: {0}")]
-    Context(String),
-    /// No connection.
-    #[error("cannot reach the control service at {endpoint}: {cause}")]
-    Unreachable {
-        /// Where it was looked for.
-        endpoint: String,
-        /// What the system says.
-        cause: String,
-    },
-    /// A connection to somebody the context's CA does not vouch for.
-    #[error("the server at {endpoint} is not trusted: {cause}")]
-    Untrusted {
-        /// Where it was looked for.
-        endpoint: String,
-        /// What TLS says.
-        cause: String,
-    },
-    /// No answer in time.
-    #[error("no answer from {endpoint} within {}", crate::duration::short(deadline.as_secs()))]
-    TimedOut {
-        /// Who did not answer.
-        endpoint: String,
-        /// How long was waited.
-        deadline: Duration,
-    },
-    /// Control is there but cannot serve: its store or Vault is away, or it is stopping.
-    #[error("the control service cannot answer now: {0}")]
-    Unavailable(String),
-    /// The token is not accepted.
-    #[error("not signed in: {0}")]
-    Unauthenticated(String),
-    /// The token's role is not enough.
-    #[error("not allowed: {0}")]
-    NotAllowed(String),
-    /// The request is not valid.
-    #[error("{0}")]
-    Invalid(String),
-    /// What was asked for is not there.
-    #[error("{0}")]
-    NotFound(String),
-    /// Not possible in this state.
-    #[error("{0}")]
-    Precondition(String),
-    /// Somebody changed it meanwhile, or it is there already.
-    #[error("{0}")]
-    Conflict(String),
-    /// A limit of control.
-    #[error("{0}")]
-    LimitReached(String),
-    /// Control does not know the call.
-    #[error("the control service does not know this request: {0}")]
-    Unimplemented(String),
-    /// Control failed.
-    #[error("the control service failed: {0}")]
-    Internal(String),
-}
-
-impl Error {
-    /// What the operator can do about it.
-    pub(crate) fn hint(&self) -> Option<String> {
-        let text = match self {
-            Self::Context(_) => "`keyfleet context add NAME --replace …` writes it anew",
-            Self::Unreachable { .. } => {
-                "check that the service runs and that the endpoint is right: `keyfleet context show`"
-            }
-            Self::Untrusted { .. } => {
-                "give the CA of this control service: `keyfleet context add NAME --replace --ca FILE …`"
-            }
-            Self::TimedOut { .. } => {
-                "check the endpoint with `keyfleet context show`; `--timeout` waits longer"
-            }
-            Self::Unavailable(_) => "try again; `keyfleet status` lists the service's problems",
-            Self::Unauthenticated(_) => {
-                "the token may be wrong, expired or revoked: ask an admin for `keyfleet token create operator`"
-            }
-            Self::NotAllowed(_) => {
-                "viewers read, operators change connectors and rollouts, admins also keys and tokens"
-            }
-            Self::Conflict(_) => "look at it again, then repeat",
-            Self::Unimplemented(_) => "it may be older than this command: `keyfleet version`",
-            Self::Internal(_) => "the service's log says more",
-            Self::Invalid(_)
-            | Self::NotFound(_)
-            | Self::Precondition(_)
-            | Self::LimitReached(_) => return None,
-        };
-        Some(text.to_owned())
-    }
-
-    /// The exit code.
-    pub(crate) fn exit(&self) -> Exit {
-        match self {
-            Self::Unreachable { .. }
-            | Self::Untrusted { .. }
-            | Self::Unavailable(_)
-            | Self::Unauthenticated(_)
-            | Self::NotAllowed(_) => Exit::NotAllowed,
-            Self::TimedOut { .. } => Exit::TimedOut,
-            Self::Invalid(_) => Exit::Usage,
-            Self::Context(_)
-            | Self::NotFound(_)
-            | Self::Precondition(_)
-            | Self::Conflict(_)
-            | Self::LimitReached(_)
-            | Self::Unimplemented(_)
-            | Self::Internal(_) => Exit::Error,
-        }
-    }
-
-    /// True where the same call may succeed a moment later: a lost connection, a restart of control.
-    pub(crate) fn is_passing(&self) -> bool {
-        match self {
-            Self::Unreachable { .. }
-            | Self::TimedOut { .. }
-            | Self::Unavailable(_)
-            | Self::LimitReached(_)
-            | Self::Internal(_) => true,
-            Self::Context(_)
-            | Self::Untrusted { .. }
-            | Self::Unauthenticated(_)
-            | Self::NotAllowed(_)
-            | Self::Invalid(_)
-            | Self::NotFound(_)
-            | Self::Precondition(_)
-            | Self::Conflict(_)
-            | Self::Unimplemented(_) => false,
-        }
-    }
-}
 
 /// The generated client with the token put in.
 pub(crate) type Api = OperatorServiceClient<InterceptedService<Channel, Bearer>>;
@@ -185,33 +59,57 @@ impl Interceptor for Bearer {
 /// A connection to one control service.
 pub(crate) struct Client {
     api: Api,
-    endpoint: String,
+    target: Target,
     deadline: Duration,
 }
 
+/// Where control is and what stands before it.
+#[derive(Debug, Clone)]
+struct Target {
+    endpoint: String,
+    way: Option<Way>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.endpoint)?;
+        match &self.way {
+            Some(way) => write!(f, " through the proxy at {}", way.proxy),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Client {
-    /// Connects.
+    /// Connects, through this proxy where there is one.
     ///
     /// # Errors
     /// Where the context is broken, nobody answers, or the one who answers is not trusted.
-    pub(crate) async fn connect(context: &Context, deadline: Duration) -> Result<Self, Error> {
-        let connect_deadline = deadline.min(CONNECT_DEADLINE);
-        // The endpoint's own timeout ends with TCP; a server that never says a word of TLS needs this one.
-        let channel = tokio::time::timeout(
-            connect_deadline,
-            channel(context, connect_deadline)?.connect(),
-        )
-        .await
-        .map_err(|_| Error::TimedOut {
+    pub(crate) async fn connect(
+        context: &Context,
+        way: Option<Way>,
+        deadline: Duration,
+    ) -> Result<Self, Error> {
+        let target = Target {
             endpoint: context.endpoint.clone(),
-            deadline: connect_deadline,
-        })?
-        .map_err(|err| no_connection(&context.endpoint, &err))?;
+            way,
+        };
+        let connect_deadline = deadline.min(CONNECT_DEADLINE);
+        let endpoint = endpoint(context, connect_deadline)?;
+        // The endpoint's own timeout ends with TCP; a server that never says a word of TLS needs this one.
+        let channel =
+            tokio::time::timeout(connect_deadline, open(&endpoint, &target, connect_deadline))
+                .await
+                .map_err(|_| Error::TimedOut {
+                    endpoint: target.to_string(),
+                    deadline: connect_deadline,
+                })?
+                .map_err(|err| no_connection(&target, &err))?;
         let api = OperatorServiceClient::with_interceptor(channel, bearer(context)?)
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         Ok(Self {
             api,
-            endpoint: context.endpoint.clone(),
+            target,
             deadline,
         })
     }
@@ -232,7 +130,7 @@ impl Client {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.refused(&status)),
             Err(_) => Err(Error::TimedOut {
-                endpoint: self.endpoint.clone(),
+                endpoint: self.target.to_string(),
                 deadline: self.deadline,
             }),
         }
@@ -252,7 +150,21 @@ impl Client {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.refused(&status)),
             Err(_) => Err(Error::TimedOut {
-                endpoint: self.endpoint.clone(),
+                endpoint: self.target.to_string(),
+                deadline: self.deadline,
+            }),
+        }
+    }
+
+    /// The next message of a stream that has an end, within the deadline.
+    ///
+    /// # Errors
+    /// The answer of control as an [`Error`].
+    pub(crate) async fn next<R>(&self, stream: &mut Streaming<R>) -> Result<Option<R>, Error> {
+        match tokio::time::timeout(self.deadline, stream.message()).await {
+            Ok(next) => next.map_err(|status| self.refused(&status)),
+            Err(_) => Err(Error::TimedOut {
+                endpoint: self.target.to_string(),
                 deadline: self.deadline,
             }),
         }
@@ -264,7 +176,7 @@ impl Client {
         match status.code() {
             // A status with a source was made on this side: the connection is gone.
             Code::Unavailable | Code::Unknown if status.source().is_some() => {
-                no_connection(&self.endpoint, status)
+                no_connection(&self.target, status)
             }
             Code::Unavailable => Error::Unavailable(text),
             Code::Unauthenticated => Error::Unauthenticated(text),
@@ -275,7 +187,7 @@ impl Client {
             Code::Aborted | Code::AlreadyExists => Error::Conflict(text),
             Code::ResourceExhausted => Error::LimitReached(text),
             Code::DeadlineExceeded | Code::Cancelled => Error::TimedOut {
-                endpoint: self.endpoint.clone(),
+                endpoint: self.target.to_string(),
                 deadline: self.deadline,
             },
             Code::Unimplemented => Error::Unimplemented(text),
@@ -284,7 +196,37 @@ impl Client {
     }
 }
 
-fn channel(context: &Context, connect_deadline: Duration) -> Result<Endpoint, Error> {
+/// The proxy is given up a moment before the whole connection is, so that the error names it.
+const PROXY_SHARE: f64 = 0.9;
+
+/// Opens the connection; later ones, after it broke, go the same way.
+async fn open(
+    endpoint: &Endpoint,
+    target: &Target,
+    connect_deadline: Duration,
+) -> Result<Channel, tonic::transport::Error> {
+    let Some(way) = target.way.clone() else {
+        return endpoint.connect().await;
+    };
+    let deadline = connect_deadline.mul_f64(PROXY_SHARE);
+    let host_and_port = Url::parse(&target.endpoint).ok().and_then(|url| {
+        let host = url.host_str()?.to_owned();
+        Some((host, url.port_or_known_default()?))
+    });
+    // An endpoint without a host was refused when it was put into the context; the tunnel refuses it again.
+    let (host, port) = host_and_port.unwrap_or_default();
+    let connector = service_fn(move |_| {
+        let (proxy, host) = (way.proxy.clone(), host.clone());
+        async move {
+            tunnel::open(&proxy, &host, port, deadline)
+                .await
+                .map(TokioIo::new)
+        }
+    });
+    endpoint.connect_with_connector(connector).await
+}
+
+fn endpoint(context: &Context, connect_deadline: Duration) -> Result<Endpoint, Error> {
     let broken = |err: tonic::transport::Error| Error::Context(crate::error::chain(&err));
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&context.ca));
     let endpoint = Endpoint::from_shared(context.endpoint.clone())
@@ -305,9 +247,20 @@ fn bearer(context: &Context) -> Result<Bearer, Error> {
     Ok(Bearer(value))
 }
 
-/// Tells a server that is not trusted from one that is not there.
-fn no_connection(endpoint: &str, err: &(dyn StdError + 'static)) -> Error {
-    let endpoint = endpoint.to_owned();
+/// Tells a server that is not trusted from one that is not there, and both from a proxy that opens no way.
+fn no_connection(target: &Target, err: &(dyn StdError + 'static)) -> Error {
+    if let (Some(way), Some(proxy_err)) = (&target.way, in_chain::<tunnel::Error>(err)) {
+        return Error::Proxy {
+            endpoint: target.endpoint.clone(),
+            cause: crate::error::chain(proxy_err),
+            source_of_proxy: way.source,
+            credentials: matches!(
+                proxy_err,
+                tunnel::Error::NeedsCredentials { .. } | tunnel::Error::WrongCredentials { .. }
+            ),
+        };
+    }
+    let endpoint = target.to_string();
     let mut root: &(dyn StdError + 'static) = err;
     while let Some(source) = root.source() {
         root = source;
@@ -318,6 +271,18 @@ fn no_connection(endpoint: &str, err: &(dyn StdError + 'static)) -> Error {
     } else {
         Error::Unreachable { endpoint, cause }
     }
+}
+
+/// The first error of this type in the chain.
+fn in_chain<'a, E: StdError + 'static>(err: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(err);
+    while let Some(err) = next {
+        if let Some(found) = err.downcast_ref() {
+            return Some(found);
+        }
+        next = err.source();
+    }
+    None
 }
 
 fn is_certificate_error(err: &(dyn StdError + 'static)) -> bool {
