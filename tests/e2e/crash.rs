@@ -132,8 +132,7 @@ fn kill_the_agent(moment: &Moment) {
 
 #[test]
 fn an_agent_killed_during_an_update_updates_at_most_once_more() {
-    let mut fleet = Fleet::start("during-update", &SOC).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let mut fleet = Fleet::start_applied("during-update", &SOC).unwrap();
     fleet.break_kibana("soc", UPDATES_UNANSWERED).unwrap();
     fleet
         .manifests
@@ -196,8 +195,7 @@ fn a_control_killed_again_and_again_during_a_rollout_brings_it_to_its_end() {
 
 #[test]
 fn control_and_an_agent_killed_together_during_a_rotation_bring_it_to_its_end() {
-    let mut fleet = Fleet::start("both-killed", &FIVE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let mut fleet = Fleet::start_applied("both-killed", &FIVE).unwrap();
     fleet.break_kibana("soc", UPDATES_UNANSWERED).unwrap();
     fleet.accept_key(SECOND).unwrap();
     fleet.write_key(SECOND).unwrap();

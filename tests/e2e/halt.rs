@@ -19,8 +19,7 @@ fn reason(fleet: &Fleet) -> String {
 
 #[test]
 fn a_bad_key_halts_at_the_canary_and_goes_back_and_a_good_one_goes_out() {
-    let fleet = Fleet::start("bad-key", &FIVE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("bad-key", &FIVE).unwrap();
     let first = fleet.rollout_id().unwrap();
 
     assert_eq!(fleet.write_key(BAD).unwrap(), 2);
@@ -75,8 +74,7 @@ fn a_bad_key_halts_at_the_canary_and_goes_back_and_a_good_one_goes_out() {
 
 #[test]
 fn one_refused_way_out_is_egress_and_the_revision_waits_for_a_retry() {
-    let fleet = Fleet::start("egress", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("egress", &THREE).unwrap();
     fleet
         .break_kibana(
             "lab",
@@ -145,8 +143,7 @@ fn one_refused_way_out_is_egress_and_the_revision_waits_for_a_retry() {
 
 #[test]
 fn an_unknown_model_stops_at_the_canary() {
-    let fleet = Fleet::start("model", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("model", &THREE).unwrap();
     fleet
         .manifests
         .edit(
@@ -218,8 +215,7 @@ fn a_first_install_with_a_bad_key_leaves_nothing_and_a_good_key_installs_by_itse
 
 #[test]
 fn a_canary_that_was_broken_before_holds_the_rollout_until_a_person_resumes() {
-    let fleet = Fleet::start("broken-before", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("broken-before", &THREE).unwrap();
     fleet
         .break_kibana("lab", r#"{"provider": {"status": 401}}"#)
         .unwrap();
@@ -261,8 +257,7 @@ fn a_canary_that_was_broken_before_holds_the_rollout_until_a_person_resumes() {
 
 #[test]
 fn a_failure_in_the_second_wave_brings_the_canary_back_too() {
-    let fleet = Fleet::start("second-wave", &FIVE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("second-wave", &FIVE).unwrap();
     fleet
         .break_kibana(
             "archive",
@@ -297,8 +292,7 @@ fn a_failure_in_the_second_wave_brings_the_canary_back_too() {
 
 /// A change of the model and a new key meet in one rollout; what is not to blame for its end goes out by itself.
 fn meet(name: &str, model: &str, key: &str) -> Fleet {
-    let fleet = Fleet::start(name, &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied(name, &THREE).unwrap();
     fleet.accept_key(GOOD).unwrap();
     // The canary's Kibana is slow: the first rollout is still there when the second change comes.
     let slow = r#"{"api": {"mode": "slow", "delay_ms": 3000, "methods": ["PUT"], "remaining": 1}}"#;

@@ -4,8 +4,7 @@ use crate::kit::{FIVE, Fleet};
 
 #[test]
 fn a_key_in_vault_becomes_a_proven_connector_on_five_versions() {
-    let fleet = Fleet::start("install", &FIVE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("install", &FIVE).unwrap();
     assert_eq!(fleet.bindings().unwrap().len(), 7);
     assert!(fleet.is_proven("1").unwrap());
     assert_eq!(fleet.writes().unwrap(), 7, "one creation for each binding");

@@ -1,14 +1,8 @@
 //! A small fleet to test on: OpenBao, control, agents, simulators, and what tests ask of them.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use xtask::fleet::{AgentOptions, Control, Done};
 use xtask::manifests::Manifests;
@@ -97,7 +91,11 @@ impl Fleet {
 
     /// As [`Fleet::start`], with another set-up.
     pub(crate) fn start_as(name: &str, members: &[Member], setup: &Setup<'_>) -> Result<Self> {
-        let stack = Stack::start_quick(&format!("e2e-{name}-"))?;
+        Self::start_on(Stack::start_quick(&format!("e2e-{name}-"))?, members, setup)
+    }
+
+    /// As [`Fleet::start_as`], on a stack that is there.
+    pub(crate) fn start_on(stack: Stack, members: &[Member], setup: &Setup<'_>) -> Result<Self> {
         stack.bao.kv_put("keyfleet/openai", "api_key", setup.key)?;
         let openai = stack.openai("openai", &[setup.key])?;
         let control = stack.control(setup.control)?;
@@ -144,6 +142,13 @@ impl Fleet {
                 .count();
             (ready == self.agents.len()).then_some(())
         })
+    }
+
+    /// As [`Fleet::start`], with everything applied and proven.
+    pub(crate) fn start_applied(name: &str, members: &[Member]) -> Result<Self> {
+        let fleet = Self::start(name, members)?;
+        fleet.apply()?.must_succeed()?;
+        Ok(fleet)
     }
 
     /// `keyfleet apply -f manifests/` without waiting for what comes of it.
@@ -221,7 +226,7 @@ impl Fleet {
                 .header("content-type", "application/json")
                 .body(body.to_owned())
         };
-        let (status, answer) = send(request)?;
+        let (status, answer) = send(b"", request)?;
         ensure!(
             (200..300).contains(&status),
             "{method} {id}: {status} {answer}"
@@ -231,8 +236,11 @@ impl Fleet {
 
     /// A page of the operators' port, such as `/metrics`.
     pub(crate) fn page(&self, path: &str) -> Result<String> {
-        let ca = self.control.data_dir.join("ca.pem");
-        get_over_tls(&self.control.operators_url, path, &ca)
+        let ca = std::fs::read(self.control.data_dir.join("ca.pem"))?;
+        let url = format!("{}{path}", self.control.operators_url);
+        let (status, body) = send(&ca, |client| client.get(&url))?;
+        ensure!(status == 200, "{url} answered {status}: {body}");
+        Ok(body)
     }
 
     /// A metric without labels.
@@ -301,11 +309,7 @@ impl Fleet {
 
     /// How many requests of a method a Kibana got for connectors; executions are not among them.
     pub(crate) fn count(&self, name: &str, method: &str) -> Result<u64> {
-        let path = format!("/_sim/requests/count?method={method}&class=connector");
-        let answer: Value = serde_json::from_str(&http::get(&self.kibana(name)?.url, &path)?)?;
-        answer["count"]
-            .as_u64()
-            .with_context(|| format!("no count in {answer}"))
+        self.requests(name, &format!("method={method}&class=connector"))
     }
 
     /// Creations, updates and deletions on every Kibana together.
@@ -333,51 +337,24 @@ impl Fleet {
     }
 }
 
-/// One request: the status and the body of its answer.
-fn send(request: impl FnOnce(reqwest::Client) -> reqwest::RequestBuilder) -> Result<(u16, String)> {
+/// One request, trusting no authority but those of `ca_pem` where it goes over TLS: the status and the body of its
+/// answer.
+fn send(
+    ca_pem: &[u8],
+    request: impl FnOnce(reqwest::Client) -> reqwest::RequestBuilder,
+) -> Result<(u16, String)> {
     // A second installation is refused and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let authorities = reqwest::Certificate::from_pem_bundle(ca_pem)?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only(authorities)
+        .build()?;
     runtime.block_on(async {
-        let answer = request(reqwest::Client::new())
-            .timeout(PATIENCE)
-            .send()
-            .await?;
+        let answer = request(client).timeout(PATIENCE).send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
     })
-}
-
-/// The body of a page that is served over TLS, its chain signed by the CA in this file.
-fn get_over_tls(url: &str, path: &str, ca: &Path) -> Result<String> {
-    let host = url
-        .strip_prefix("https://")
-        .context("not an https address")?;
-    let (name, _) = host.split_once(':').context("no port")?;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca)?)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let session = rustls::ClientConnection::new(Arc::new(config), name.to_owned().try_into()?)?;
-    let socket = TcpStream::connect(host).with_context(|| format!("nobody listens at {url}"))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let mut stream = rustls::StreamOwned::new(session, socket);
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("not an HTTP answer")?;
-    ensure!(
-        head.split(' ').nth(1) == Some("200"),
-        "{url}{path} answered {head}"
-    );
-    Ok(body.to_owned())
 }

@@ -22,7 +22,7 @@ use crate::kit::{Fleet, Member, PATIENCE};
 use crate::refuse::{LAB, new_token, newest_token};
 
 /// Adds a context of this name with a token of the file.
-fn add_context(fleet: &Fleet, name: &str, token_file: &Path) -> Result<()> {
+pub(crate) fn add_context(fleet: &Fleet, name: &str, token_file: &Path) -> Result<()> {
     let (ca, token) = (
         fleet.control.data_dir.join("ca.pem"),
         token_file.to_string_lossy(),
@@ -44,13 +44,13 @@ fn add_context(fleet: &Fleet, name: &str, token_file: &Path) -> Result<()> {
 }
 
 /// The operator's command in another context than the admin's.
-fn run_as(fleet: &Fleet, context: &str, arguments: &[&str]) -> Done {
+pub(crate) fn run_as(fleet: &Fleet, context: &str, arguments: &[&str]) -> Done {
     let all = [&["--context", context], arguments].concat();
     fleet.keyfleet(&all).unwrap()
 }
 
 /// The command must end with 3 and say this.
-fn must_refuse(fleet: &Fleet, context: &str, arguments: &[&str], words: &str) {
+pub(crate) fn must_refuse(fleet: &Fleet, context: &str, arguments: &[&str], words: &str) {
     let done = run_as(fleet, context, arguments);
     assert_eq!(done.code, 3, "{context} {arguments:?}: {done:?}");
     assert!(
@@ -161,11 +161,17 @@ fn only_a_good_operator_token_opens_the_operators_port() {
 
 /// Calls the operators' port without the operator's command.
 fn grpc<T>(fleet: &Fleet, call: impl AsyncFnOnce(Channel) -> T) -> Result<T> {
+    let ca = fleet.control.data_dir.join("ca.pem");
+    dial(&fleet.control.operators_url, &ca, call)
+}
+
+/// Calls a port that shows a certificate of the CA in this file.
+pub(crate) fn dial<T>(url: &str, ca: &Path, call: impl AsyncFnOnce(Channel) -> T) -> Result<T> {
     // A second installation is refused and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let ca = Certificate::from_pem(fs::read(fleet.control.data_dir.join("ca.pem"))?);
+    let ca = Certificate::from_pem(fs::read(ca)?);
     let tls = ClientTlsConfig::new().ca_certificate(ca);
-    let endpoint = Channel::from_shared(fleet.control.operators_url.clone())?;
+    let endpoint = Channel::from_shared(url.to_owned())?;
     let endpoint = endpoint
         .tls_config(tls)?
         .connect_timeout(PATIENCE)
@@ -261,11 +267,11 @@ const WRONG: [Wrong; 10] = [
     Wrong {
         file: "key.yaml",
         from: "allowedHosts: [127.0.0.1]",
-        to: "allowedHosts: [api.openai.com]",
+        to: "allowedHosts: [localhost]",
         words: &[
             "connector.yaml:",
             "spec.config.apiUrl",
-            "api.openai.com only",
+            "localhost only",
             "127.0.0.1",
         ],
     },
@@ -367,8 +373,7 @@ fn wrong_manifests_are_refused_with_file_and_line_and_nothing_is_stored() {
 
 #[test]
 fn a_sealed_vault_is_named_and_takes_nothing_away() {
-    let fleet = Fleet::start("sealed", &LAB).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("sealed", &LAB).unwrap();
     fleet.stack.bao.seal().unwrap();
     let problem = fleet
         .wait_until("the status names the problem", || {

@@ -21,8 +21,7 @@ const SPACES: [Member; 3] = [
 
 #[test]
 fn a_new_version_in_vault_is_proven_everywhere_with_one_update_each() {
-    let fleet = Fleet::start("rotation", &FIVE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("rotation", &FIVE).unwrap();
     assert_eq!(
         fleet.metric("keyfleet_vault_reads").unwrap(),
         1,
@@ -72,8 +71,7 @@ fn a_new_version_in_vault_is_proven_everywhere_with_one_update_each() {
 
 #[test]
 fn a_rotation_takes_over_a_rollout_that_runs_and_each_kibana_gets_both_at_once() {
-    let fleet = Fleet::start("meeting", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("meeting", &THREE).unwrap();
 
     // The rollout of the model stays at its canary: a running rollout keeps the strategy it started with.
     fleet
@@ -128,8 +126,7 @@ fn a_rotation_takes_over_a_rollout_that_runs_and_each_kibana_gets_both_at_once()
 
 #[test]
 fn a_change_and_a_new_key_at_the_same_moment_converge_to_both() {
-    let fleet = Fleet::start("moment", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("moment", &THREE).unwrap();
     fleet.accept_key(SECOND).unwrap();
     fleet
         .manifests
@@ -161,8 +158,7 @@ fn a_change_and_a_new_key_at_the_same_moment_converge_to_both() {
 
 #[test]
 fn a_new_name_is_one_update_of_the_same_connector() {
-    let fleet = Fleet::start("rename", &SPACES).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("rename", &SPACES).unwrap();
     let ids = || -> Vec<String> {
         let all = fleet.all_connectors().unwrap();
         all.iter()
@@ -191,8 +187,7 @@ fn a_new_name_is_one_update_of_the_same_connector() {
 
 #[test]
 fn removal_needs_a_word_and_takes_exactly_what_it_names() {
-    let fleet = Fleet::start("removal", &SPACES).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("removal", &SPACES).unwrap();
     assert_eq!(fleet.key_version(1).unwrap().1, 5);
     let before = fleet.rollout_id().unwrap();
 
@@ -246,8 +241,7 @@ fn removal_needs_a_word_and_takes_exactly_what_it_names() {
 
 #[test]
 fn a_narrower_selector_removes_and_a_wider_one_makes_again() {
-    let fleet = Fleet::start("selector", &SPACES).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("selector", &SPACES).unwrap();
     let everywhere = "spec:\n  connectors: [assistant]\n  spaces: [default]";
     let canary = "spec:\n  selector:\n    matchLabels: {tier: canary}\n  connectors: [assistant]\n  spaces: [default]";
     fleet
@@ -291,8 +285,7 @@ fn a_narrower_selector_removes_and_a_wider_one_makes_again() {
 
 #[test]
 fn a_drift_policy_reaches_the_agents_without_a_rollout_and_without_a_write() {
-    let fleet = Fleet::start("drift-policy", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("drift-policy", &THREE).unwrap();
     let rollout = fleet.rollout_id().unwrap();
     let received = |fleet: &Fleet| -> usize {
         let logs = fleet.agents.iter().map(|(_, agent)| agent.log().unwrap());
@@ -323,8 +316,7 @@ fn a_drift_policy_reaches_the_agents_without_a_rollout_and_without_a_write() {
 
 #[test]
 fn a_version_that_is_overtaken_is_held_by_nobody_in_the_end() {
-    let fleet = Fleet::start("overtaken", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("overtaken", &THREE).unwrap();
     fleet
         .manifests
         .edit("strategy.yaml", "soak: 2s", "soak: 10m")

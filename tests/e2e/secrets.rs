@@ -1,10 +1,12 @@
 //! Invariant 10: canary secrets are planted, everything happens at TRACE level, and every output is searched for them.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::process::Signal;
 use xtask::process::Process;
 
 use crate::kit::{Fleet, Member, PATIENCE, Setup};
@@ -57,12 +59,17 @@ fn nothing_leaks(format: &str) {
         // The format of the logs is nothing to the operator's command: once is enough.
         outputs = operator_outputs(&fleet).unwrap();
     }
+    // What a thief may get hold of beside the database itself: a backup, and what went to an archive of logs.
+    let backup = fleet.stack.dir().join("stolen.db");
+    let backup = backup.to_string_lossy().into_owned();
+    let made = fleet.control_command(&["backup", &backup]).unwrap();
+    outputs.insert("backup".to_owned(), made.must_succeed().unwrap().out);
     outputs.insert("metrics".to_owned(), fleet.page("/metrics").unwrap());
     // Processes that have ended have written everything that they had to say.
     for (_, agent) in &mut fleet.agents {
         agent.terminate(PATIENCE).unwrap();
     }
-    fleet.control.process.terminate(PATIENCE).unwrap();
+    assert_killed_without_a_dump(&mut fleet).unwrap();
     let mut found = Vec::new();
     for (path, content) in &files(fleet.stack.dir()).unwrap() {
         found.extend(search(path, &String::from_utf8_lossy(content), &secrets));
@@ -199,10 +206,16 @@ fn files(dir: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
             }
         }
     }
-    anyhow::ensure!(
-        files.contains_key(Path::new("control/keyfleet.db")),
-        "the database is searched"
-    );
+    for searched in [
+        "control/keyfleet.db",
+        "control/keyfleet.db-wal",
+        "stolen.db",
+    ] {
+        anyhow::ensure!(
+            files.contains_key(Path::new(searched)),
+            "{searched} is searched"
+        );
+    }
     Ok(files)
 }
 
@@ -220,6 +233,9 @@ fn operator_outputs(fleet: &Fleet) -> Result<BTreeMap<String, String>> {
         vec!["context", "list"],
         vec!["describe", "connector", "assistant"],
         vec!["describe", "key", "openai"],
+        vec!["audit", "tail"],
+        vec!["andon", "status"],
+        vec!["ca", "show"],
     ];
     let objects = [
         "deployments",
@@ -246,6 +262,9 @@ fn operator_outputs(fleet: &Fleet) -> Result<BTreeMap<String, String>> {
     );
     commands.extend(ids.iter().map(|id| vec!["rollout", "show", id]));
     let mut outputs = BTreeMap::new();
+    let export = fleet.keyfleet(&["audit", "export"])?.must_succeed()?;
+    anyhow::ensure!(!export.out.is_empty(), "the export is not empty");
+    outputs.insert("audit export".to_owned(), export.out);
     for command in commands {
         for format in ["table", "wide", "json", "yaml"] {
             let arguments: Vec<&str> = command.iter().copied().chain(["-o", format]).collect();
@@ -289,6 +308,7 @@ fn masked_lines(process: &Process) -> Result<String> {
 /// A file that holds a secret is nobody else's.
 fn assert_private(fleet: &Fleet) -> Result<()> {
     for path in [
+        "stolen.db",
         "control/admin.token",
         "control/keyfleet.db",
         "operator/config.toml",
@@ -319,5 +339,19 @@ fn assert_no_core_dumps(fleet: &mut Fleet) -> Result<()> {
             process.name()
         );
     }
+    Ok(())
+}
+
+/// Even a process that is made to crash leaves nothing of its memory behind, and nobody of its own user may look in.
+fn assert_killed_without_a_dump(fleet: &mut Fleet) -> Result<()> {
+    let process = &mut fleet.control.process;
+    let pid = process.pid().context("it runs")?;
+    // The files of a process that may not be looked into belong to root, whoever runs it.
+    let owner = std::fs::metadata(format!("/proc/{pid}/environ"))?.uid();
+    assert_eq!(owner, 0, "{pid} may be looked into");
+    process.signal(Signal::ABORT);
+    let status = process.wait(PATIENCE)?.context("it ran")?;
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status}");
+    assert!(!status.core_dumped(), "{status}");
     Ok(())
 }

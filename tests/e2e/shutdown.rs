@@ -1,15 +1,24 @@
 //! Ending in good order, and starting where it cannot work: a clear sentence and an exit code.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use keyfleet_proto::v1;
+use keyfleet_proto::v1::operator_service_client::OperatorServiceClient;
+use serde_json::Value;
+use tonic::Request;
+use tonic::transport::Channel;
 use xtask::binaries;
 use xtask::fleet::Done;
 use xtask::process::Process;
 
-use crate::kit::{Fleet, Member};
+use crate::kit::{FIVE, Fleet, Member};
+use crate::operators::dial;
 
 const LAB: [Member; 1] = [("lab", "8.18.0", &["default"], &[("tier", "canary")])];
 const TWO: [Member; 2] = [LAB[0], ("web", "9.6.0", &["default"], &[])];
@@ -19,8 +28,7 @@ const END: Duration = Duration::from_secs(15);
 
 #[test]
 fn control_ends_on_sigterm_and_its_agents_come_back() {
-    let mut fleet = Fleet::start("sigterm-control", &TWO).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let mut fleet = Fleet::start_applied("sigterm-control", &TWO).unwrap();
     let status = fleet.control.process.terminate(END).unwrap().unwrap();
     assert_eq!(
         status.code(),
@@ -43,10 +51,165 @@ fn control_ends_on_sigterm_and_its_agents_come_back() {
     assert_eq!(fleet.writes().unwrap(), 2, "the creations");
 }
 
+/// People and pipelines at the operators' port, for as long as control serves them.
+#[derive(Default)]
+struct Crowd {
+    /// Streams that have said something.
+    begun: AtomicUsize,
+    /// Tokens whose making was acknowledged.
+    made: Mutex<Vec<String>>,
+}
+
+impl Crowd {
+    const WATCHERS: usize = 40;
+    const READERS: usize = 10;
+
+    /// Watches, follows the audit log and makes tokens, until control ends all of it.
+    async fn work(&self, client: OperatorServiceClient<Channel>, bearer: &str, rollout: &str) {
+        let (mut idle, mut busy) = (Vec::new(), tokio::task::JoinSet::new());
+        for index in 0..Self::WATCHERS {
+            let call = v1::WatchRolloutRequest {
+                id: rollout.to_owned(),
+            };
+            let answer = client
+                .clone()
+                .watch_rollout(with_bearer(call, bearer))
+                .await
+                .unwrap();
+            let mut stream = answer.into_inner();
+            stream.message().await.unwrap().unwrap();
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            // Some read on, some never do: neither may hold the end up.
+            if index % 2 == 0 {
+                busy.spawn(async move { while matches!(stream.message().await, Ok(Some(_))) {} });
+            } else {
+                idle.push(stream);
+            }
+        }
+        for _ in 0..Self::READERS {
+            let call = v1::ReadAuditRequest {
+                follow: true,
+                ..v1::ReadAuditRequest::default()
+            };
+            let answer = client.clone().read_audit(with_bearer(call, bearer)).await;
+            let mut stream = answer.unwrap().into_inner();
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            busy.spawn(async move { while matches!(stream.message().await, Ok(Some(_))) {} });
+        }
+        let call = v1::CreateTokenRequest {
+            kind: v1::TokenKind::Join.into(),
+            ..v1::CreateTokenRequest::default()
+        };
+        while let Ok(made) = client
+            .clone()
+            .create_token(with_bearer(call.clone(), bearer))
+            .await
+        {
+            let id = made.into_inner().token.map(|token| token.id);
+            self.made.lock().unwrap().extend(id);
+        }
+        busy.join_all().await;
+        drop(idle);
+    }
+}
+
+fn with_bearer<T>(call: T, bearer: &str) -> Request<T> {
+    let mut request = Request::new(call);
+    let bearer = format!("Bearer {bearer}").parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    request
+}
+
+#[test]
+fn control_ends_under_load_and_loses_nothing_that_it_acknowledged() {
+    const SLOW: &str = r#"{"api": {"mode": "slow", "delay_ms": 500, "methods": ["PUT"]}}"#;
+    let mut fleet = Fleet::start_applied("sigterm-load", &FIVE).unwrap();
+    for (name, ..) in &FIVE {
+        fleet.break_kibana(name, SLOW).unwrap();
+    }
+    fleet
+        .manifests
+        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .unwrap();
+    fleet.begin_apply().unwrap();
+    let rollout = fleet.rollout_id().unwrap();
+    let (url, data_dir) = (fleet.control.operators_url.clone(), &fleet.control.data_dir);
+    let bearer = fs::read_to_string(data_dir.join("admin.token")).unwrap();
+    let (ca, crowd) = (data_dir.join("ca.pem"), Crowd::default());
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            dial(&url, &ca, async |channel| {
+                let client = OperatorServiceClient::new(channel);
+                crowd.work(client, bearer.trim(), &rollout).await;
+            })
+            .unwrap();
+        });
+        let begun = || {
+            let made = crowd.made.lock().unwrap().len();
+            let begun = crowd.begun.load(Ordering::Relaxed);
+            (begun == Crowd::WATCHERS + Crowd::READERS && made > 20).then_some(())
+        };
+        fleet.wait_until("everybody is at work", begun).unwrap();
+        fleet.control.process.terminate(END).unwrap().unwrap()
+    });
+    let log = fleet.control.process.log().unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("control service ended"), "{log}");
+    assert!(
+        !log.contains("cut off"),
+        "every stream ended by itself: {log}"
+    );
+    for (name, agent) in &fleet.agents {
+        let said = agent.log().unwrap();
+        let asked = said
+            .lines()
+            .find(|line| line.contains("asks to come back later"));
+        assert!(
+            asked.is_some_and(|line| line.contains("secs=5")),
+            "{name}: {said}"
+        );
+    }
+
+    fleet.control.process.restart().unwrap();
+    fleet.wait_until_connected().unwrap();
+    what_was_acknowledged_is_there(&fleet, &crowd);
+    fleet
+        .keyfleet(&["audit", "verify"])
+        .unwrap()
+        .must_succeed()
+        .unwrap();
+    let watched = fleet
+        .keyfleet(&["rollout", "watch", &rollout, "--timeout", "60s"])
+        .unwrap();
+    assert_eq!(watched.code, 0, "{watched:?}");
+    assert!(fleet.all_have("gpt-5.2", "aQ3d").unwrap());
+}
+
+fn what_was_acknowledged_is_there(fleet: &Fleet, crowd: &Crowd) {
+    let tokens = fleet.stack.json(&["token", "list"]).unwrap();
+    let known: Vec<&Value> = tokens["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| &t["id"])
+        .collect();
+    let entries = crate::audit::entries(fleet).unwrap();
+    for id in crowd.made.lock().unwrap().iter() {
+        assert!(
+            known.iter().any(|known| *known == id),
+            "token {id} was acknowledged"
+        );
+        let target = format!("token {id}");
+        assert!(
+            entries.iter().any(|entry| entry["target"] == *target),
+            "{target}"
+        );
+    }
+}
+
 #[test]
 fn an_agent_ends_on_sigterm_and_control_sees_it_go() {
-    let mut fleet = Fleet::start("sigterm-agent", &LAB).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let mut fleet = Fleet::start_applied("sigterm-agent", &LAB).unwrap();
     let status = fleet
         .agent_mut("lab")
         .unwrap()

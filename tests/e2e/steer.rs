@@ -24,8 +24,7 @@ fn change_that_soaks(fleet: &Fleet, from: &str, to: &str) -> String {
 
 #[test]
 fn pause_holds_further_offers_and_resume_goes_on() {
-    let fleet = Fleet::start("pause", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("pause", &THREE).unwrap();
     // The canary takes its time, so that the pause comes while it is in flight.
     fleet
         .break_kibana(
@@ -78,8 +77,7 @@ fn pause_holds_further_offers_and_resume_goes_on() {
 
 #[test]
 fn abort_leaves_the_rest_as_it_is_and_says_why_until_a_retry() {
-    let fleet = Fleet::start("abort", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("abort", &THREE).unwrap();
     let rollout = change_that_soaks(&fleet, "gpt-4.1", "gpt-5.2");
     fleet.wait_for_state("lab", "PROVEN").unwrap();
     assert_eq!(fleet.silent_bindings().unwrap(), NONE);
@@ -122,8 +120,7 @@ fn abort_leaves_the_rest_as_it_is_and_says_why_until_a_retry() {
 
 #[test]
 fn rollback_returns_what_was_touched_and_nothing_else() {
-    let fleet = Fleet::start("rollback", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("rollback", &THREE).unwrap();
     let rollout = change_that_soaks(&fleet, "gpt-4.1", "gpt-5.2");
     fleet.wait_for_state("lab", "PROVEN").unwrap();
     fleet.say("rollback", &rollout).unwrap();
@@ -155,8 +152,7 @@ fn rollback_returns_what_was_touched_and_nothing_else() {
 
 #[test]
 fn an_agent_that_is_away_is_named_and_gets_the_change_when_it_returns() {
-    let mut fleet = Fleet::start("away", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let mut fleet = Fleet::start_applied("away", &THREE).unwrap();
     fleet.agent_mut("web").unwrap().kill_hard().unwrap();
     fleet
         .manifests
@@ -187,8 +183,7 @@ fn an_agent_that_is_away_is_named_and_gets_the_change_when_it_returns() {
 
 #[test]
 fn what_a_person_can_repair_halts_and_a_retry_goes_on() {
-    let fleet = Fleet::start("retry", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let fleet = Fleet::start_applied("retry", &THREE).unwrap();
     let refuse = r#"{"api": {"mode": "status", "status": 403, "methods": ["PUT"]}}"#;
     fleet.break_kibana("lab", refuse).unwrap();
     fleet
@@ -218,8 +213,7 @@ fn what_a_person_can_repair_halts_and_a_retry_goes_on() {
 
 #[test]
 fn an_agent_that_is_away_during_a_rollback_goes_back_when_it_returns() {
-    let mut fleet = Fleet::start("away-back", &THREE).unwrap();
-    fleet.apply().unwrap().must_succeed().unwrap();
+    let mut fleet = Fleet::start_applied("away-back", &THREE).unwrap();
     let rollout = change_that_soaks(&fleet, "gpt-4.1", "gpt-5.2");
     fleet.wait_for_state("lab", "PROVEN").unwrap();
     fleet.agent_mut("lab").unwrap().kill_hard().unwrap();

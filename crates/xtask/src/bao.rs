@@ -5,11 +5,15 @@
 //! is ready at once, but forgets everything at a restart ([`Bao::is_lasting`]). Both have a KV v2 mount `secret/` and
 //! AppRole at `auth/approle/`.
 //!
+//! Lasting servers form a cluster ([`Bao::join`]).
+//!
 //! Everything an operator would do goes through the program's own command line, so that no second client can hide a
 //! fault of the one under test.
 
+mod cluster;
 mod config;
 mod fetch;
+mod kv;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -93,21 +97,24 @@ impl Bao {
     }
 
     fn start_as(found: &fetch::Found, dir: &Path) -> Result<Self> {
-        let mut tries = 1;
-        loop {
-            match Self::start_once(found.clone(), dir) {
-                Err(error) if tries < START_TRIES && is_port_taken(&error) => tries += 1,
-                other => return other,
-            }
-        }
+        retrying_port(|| Self::start_once(found.clone(), dir))
     }
 
     fn start_once(found: fetch::Found, dir: &Path) -> Result<Self> {
         let port = net::free_port_pair()?;
+        if found.kind == Kind::Lasting {
+            config::write(dir, port, ADMIN_TOKEN)?;
+        }
+        let bao = Self::start_server(found, dir, port)?;
+        bao.set_up()?;
+        Ok(bao)
+    }
+
+    /// Starts the program on files that are there and waits until it answers.
+    fn start_server(found: fetch::Found, dir: &Path, port: u16) -> Result<Self> {
         let mut command = command(&found, dir);
         match found.kind {
             Kind::Lasting => {
-                config::write(dir, port, ADMIN_TOKEN)?;
                 command
                     .arg("server")
                     .arg(format!("-config={}", dir.join("server.hcl").display()));
@@ -128,7 +135,6 @@ impl Bao {
             process,
         };
         bao.wait_until_active()?;
-        bao.set_up()?;
         Ok(bao)
     }
 
@@ -189,53 +195,6 @@ impl Bao {
     /// The server refuses.
     pub fn seal(&self) -> Result<()> {
         self.cli(&["operator", "seal"]).map(drop)
-    }
-
-    /// Writes one field of a secret in the KV v2 mount `secret/` and returns the new version's number.
-    ///
-    /// # Errors
-    /// The server refuses.
-    pub fn kv_put(&self, path: &str, field: &str, value: &str) -> Result<u64> {
-        let arguments = [
-            "kv",
-            "put",
-            "-format=json",
-            "-mount=secret",
-            path,
-            &format!("{field}=-"),
-        ];
-        let answer = self.cli_with_input(&arguments, value)?;
-        number(&answer, "/data/version")
-    }
-
-    /// Deletes versions so that they can be brought back.
-    ///
-    /// # Errors
-    /// The server refuses.
-    pub fn kv_delete(&self, path: &str, version: u64) -> Result<()> {
-        self.cli(&[
-            "kv",
-            "delete",
-            "-mount=secret",
-            &format!("-versions={version}"),
-            path,
-        ])
-        .map(drop)
-    }
-
-    /// Destroys a version for good.
-    ///
-    /// # Errors
-    /// The server refuses.
-    pub fn kv_destroy(&self, path: &str, version: u64) -> Result<()> {
-        self.cli(&[
-            "kv",
-            "destroy",
-            "-mount=secret",
-            &format!("-versions={version}"),
-            path,
-        ])
-        .map(drop)
     }
 
     /// Writes a policy in the server's own language.
@@ -361,6 +320,16 @@ impl Bao {
             )
         };
         wait::until(ACTIVE, is_usable).context("the mount secret/ does not become usable")
+    }
+}
+
+fn retrying_port(mut start: impl FnMut() -> Result<Bao>) -> Result<Bao> {
+    let mut tries = 1;
+    loop {
+        match start() {
+            Err(error) if tries < START_TRIES && is_port_taken(&error) => tries += 1,
+            other => return other,
+        }
     }
 }
 

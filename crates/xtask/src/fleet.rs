@@ -26,7 +26,8 @@ pub struct Control {
     pub data_dir: PathBuf,
     /// `https://127.0.0.1:<operators' port>`, where `/metrics` is too.
     pub operators_url: String,
-    agents_port: u16,
+    /// The port that agents dial.
+    pub agents_port: u16,
 }
 
 /// What an agent is told beside its Kibana.
@@ -117,6 +118,8 @@ impl Stack {
 listen = "127.0.0.1:{agents_port}"
 heartbeat_secs = 2
 probes_per_minute = 0
+[outbound]
+allowed_hosts = ["127.0.0.1", "localhost"]
 [operators]
 listen = "127.0.0.1:{operators_port}"
 [vault]

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod binaries;
 pub mod demo;
 pub mod fleet;
+pub mod fuzz;
 pub mod http;
 pub mod manifests;
 pub mod net;

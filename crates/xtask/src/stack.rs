@@ -21,6 +21,8 @@ pub const READY: Duration = Duration::from_secs(30);
 pub struct Stack {
     /// The secret store.
     pub bao: Bao,
+    /// More nodes of its cluster ([`Stack::start_cluster`]).
+    pub more_bao: Vec<Bao>,
     dir: Dir,
 }
 
@@ -48,6 +50,7 @@ impl Stack {
         std::fs::create_dir(&bao_dir).context("cannot make OpenBao's directory")?;
         Ok(Self {
             bao: start(&bao_dir)?,
+            more_bao: Vec::new(),
             dir,
         })
     }
@@ -59,6 +62,19 @@ impl Stack {
     /// As [`Stack::start`].
     pub fn start_quick(prefix: &str) -> Result<Self> {
         Self::start_with(prefix, Bao::start_in_memory)
+    }
+
+    /// As [`Stack::start`], with three nodes of OpenBao, the first of which leads.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub fn start_cluster(prefix: &str) -> Result<Self> {
+        let mut stack = Self::start(prefix)?;
+        for name in ["openbao-2", "openbao-3"] {
+            let node = stack.bao.join(&stack.dir().join(name))?;
+            stack.more_bao.push(node);
+        }
+        Ok(stack)
     }
 
     /// Where every file and log of this run lies.
