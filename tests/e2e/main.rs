@@ -22,6 +22,7 @@ mod halt;
 mod identity;
 mod install;
 mod logins;
+mod names;
 mod operators;
 mod providers;
 mod proxy;

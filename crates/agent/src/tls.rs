@@ -423,4 +423,49 @@ mod tests {
             "our CA is shown, and another one signed"
         );
     }
+
+    /// What connecting to a server with a certificate of this span says.
+    async fn connect_to(years: (i32, i32)) -> Error {
+        let ours = ca();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        let leaf = params.signed_by(&key, &ours).unwrap();
+        let chain = vec![leaf.der().clone(), ours.der().clone()];
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let control = Control {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+            join_token_file: None,
+            proxy: None,
+            timeout: CONNECT_TIMEOUT,
+        };
+        let pin = CaPin(Sha256::digest(ours.key().subject_public_key_info()).into());
+        let serve = async {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let _ = acceptor.accept(tcp).await;
+        };
+        tokio::join!(serve, connect(&control, pinned(pin)))
+            .1
+            .unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_wrong_is_named_and_no_stranger_suspected() {
+        for years in [(2001, 2002), (2200, 2201)] {
+            let error = connect_to(years).await;
+            assert!(matches!(error, Error::Clock { .. }), "{error:?}");
+            assert!(error.to_string().contains("set the clock"), "{error}");
+        }
+    }
 }

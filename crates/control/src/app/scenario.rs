@@ -4,6 +4,7 @@
 mod at_once;
 mod authority;
 mod deputy;
+mod hostile;
 mod identity;
 mod labels;
 mod models;
