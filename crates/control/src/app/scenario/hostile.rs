@@ -105,6 +105,42 @@ fn a_report_of_odd_values_is_stored_or_refused() {
     assert!(n_stored < ODD_REPORTS, "all were stored");
 }
 
+#[test]
+fn made_up_versions_do_not_fill_the_database() {
+    let offered = Offered::new();
+    for version in 2..60 {
+        let mut report = odd_report(&mut Chance::new(0));
+        report.bindings = vec![runs(version)];
+        let said = offered.world.app.report(&offered.from, report, "test");
+        offered.runtime.block_on(said).unwrap();
+    }
+    let holdings = offered.runtime.block_on(offered.world.holdings());
+    assert!(
+        holdings.contains_key(&1) && holdings.contains_key(&2),
+        "{holdings:?}"
+    );
+    assert!(holdings.len() <= 10, "{holdings:?}");
+}
+
+/// The status of an agent that says it runs this key version.
+fn runs(version: u64) -> v1::BindingStatus {
+    let assignment = v1::Assignment {
+        revision: 1,
+        key_version: version,
+    };
+    let binding = v1::BindingRef {
+        space: "default".to_owned(),
+        connector: "assistant".to_owned(),
+    };
+    v1::BindingStatus {
+        binding: Some(binding),
+        running: Some(assignment),
+        generation: Some(v1::Generation::default()),
+        state: v1::BindingState::Proven.into(),
+        ..v1::BindingStatus::default()
+    }
+}
+
 fn odd_report(chance: &mut Chance) -> v1::StatusReport {
     let bindings = (0..=chance.below(2)).map(|_| odd_binding(chance));
     v1::StatusReport {

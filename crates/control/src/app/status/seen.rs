@@ -2,12 +2,15 @@
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{BindingId, BindingState};
-use keyfleet_core::id::{KeyName, Revision};
+use keyfleet_core::id::{KeyName, KeyVersion, Revision};
 use keyfleet_store::{Binding, Event, EventScope, Tx};
 
 use super::Report;
 use crate::app::KEYFLEET;
 use crate::error::Error;
+
+/// Versions that nobody here knows, of one binding.
+const UNKNOWN_MAX: usize = 8;
 
 /// So many events back a sentence counts as said.
 const SAID: u32 = 50;
@@ -34,7 +37,9 @@ pub(super) fn take(
                 newest_key(tx, binding)?
             }
         };
-        if let Some(key) = key {
+        if let Some(key) = key
+            && may_hold(tx, &binding.id, &key, running.key_version)?
+        {
             tx.open_holding(&binding.id, &key, running.key_version, now)?;
         }
     }
@@ -46,6 +51,27 @@ pub(super) fn take(
         binding.proven_at = Some(report.proven_at.unwrap_or(now).min(now));
     }
     Ok(())
+}
+
+/// True where the version is known, or the binding says of only few that it runs them without our knowing: after a
+/// restore there are one or two, and an agent that makes them up shall not fill the disk.
+fn may_hold(
+    tx: &Tx<'_>,
+    id: &BindingId,
+    key: &KeyName,
+    version: KeyVersion,
+) -> Result<bool, Error> {
+    let known = tx.key_versions(key)?;
+    let is_known = |version: KeyVersion| known.iter().any(|row| row.version == version);
+    if is_known(version) {
+        return Ok(true);
+    }
+    let held = tx.holdings(key)?;
+    let n_unknown = held
+        .iter()
+        .filter(|held| held.binding == *id && !is_known(held.version))
+        .count();
+    Ok(n_unknown < UNKNOWN_MAX)
 }
 
 /// The Key of an unknown revision is taken to be that of the newest one that is known.
