@@ -1,9 +1,11 @@
 //! Agreement: what takes something away is shown first, and done only when a person or `--yes` agrees.
 
 use clap::Args;
+use keyfleet_proto::v1;
 
 use crate::error::Error;
 use crate::output::Printer;
+use crate::views;
 
 /// Why something is done.
 #[derive(Debug, Clone, Args)]
@@ -32,6 +34,27 @@ pub(super) fn reason(text: &str) -> Result<String, &'static str> {
         "" => Err("say why: it goes into the audit log"),
         text => Ok(text.to_owned()),
     }
+}
+
+/// Shows a plan that is all that was asked for.
+///
+/// # Errors
+/// Where nothing can be written.
+pub(super) fn show_plan(printer: &Printer, plan: &v1::PlanResult) -> Result<(), Error> {
+    printer.show(plan, |view| views::plan::page(plan, view))
+}
+
+/// True where the plan takes bindings away and somebody agreed to that; false where it takes none.
+///
+/// # Errors
+/// As [`agree`].
+pub(super) fn agree_to_plan(printer: &Printer, plan: &v1::PlanResult) -> Result<bool, Error> {
+    let Some(what) = views::plan::removed(plan) else {
+        return Ok(false);
+    };
+    let page = views::plan::page(plan, &printer.view());
+    agree(printer, &page, &what)?;
+    Ok(true)
 }
 
 /// Shows what would happen, and asks a person at a terminal.

@@ -4,11 +4,10 @@ use clap::{Args, ValueEnum};
 use keyfleet_proto::v1;
 
 use super::Session;
-use super::agree::{agree, reason};
+use super::agree::{agree_to_plan, reason, show_plan};
 use crate::client::Client;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::views;
 
 /// Arguments of `delete`.
 #[derive(Debug, Args)]
@@ -75,16 +74,10 @@ pub(super) async fn run(session: &Session<'_>, args: DeleteArgs) -> Result<Exit,
     if args.dry_run || !args.yes {
         let plan = plan(&client, &request).await?;
         if args.dry_run {
-            session
-                .printer
-                .show(&plan, |view| views::plan::page(&plan, view))?;
+            show_plan(session.printer, &plan)?;
             return Ok(Exit::Ok);
         }
-        if let Some(what) = views::plan::removed(&plan) {
-            let page = views::plan::page(&plan, &session.printer.view());
-            agree(session.printer, &page, &what)?;
-            request.yes = true;
-        }
+        request.yes = agree_to_plan(session.printer, &plan)?;
     }
     let response = delete(&client, request).await?;
     let result = response.result.clone().unwrap_or_default();

@@ -7,10 +7,9 @@ use keyfleet_proto::v1;
 
 use crate::client::Client;
 use crate::commands::Session;
-use crate::commands::agree::{agree, reason};
+use crate::commands::agree::{agree_to_plan, reason, show_plan};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::views;
 
 /// Which labels to change.
 #[derive(Debug, Args)]
@@ -66,16 +65,10 @@ pub(super) async fn run(
     if args.dry_run || !args.yes {
         let plan = plan(client, &request).await?;
         if args.dry_run {
-            session
-                .printer
-                .show(&plan, |view| views::plan::page(&plan, view))?;
+            show_plan(session.printer, &plan)?;
             return Ok(Exit::Ok);
         }
-        if let Some(what) = views::plan::removed(&plan) {
-            let page = views::plan::page(&plan, &session.printer.view());
-            agree(session.printer, &page, &what)?;
-            request.yes = true;
-        }
+        request.yes = agree_to_plan(session.printer, &plan)?;
     }
     let response = label(client, request).await?;
     let result = response.result.clone().unwrap_or_default();
