@@ -28,6 +28,9 @@ const NODES_MAX: usize = 10_000;
 /// Longest problem, in characters: it may repeat what was written, and nobody reads more.
 const PROBLEM_CHARS_MAX: usize = 600;
 
+/// Longest path of a field, in characters: no path of ours is half as long.
+const PATH_CHARS_MAX: usize = 200;
+
 /// Reads every document of one file.
 ///
 /// # Errors
@@ -64,6 +67,12 @@ fn invalid(place: Place, field: &str, problem: impl Display) -> InvalidManifest 
         field: field.to_owned(),
         problem: cut(&problem.to_string()),
     }
+}
+
+/// The path of a field, whose last part may be anything that was written in its place.
+fn shown_path(path: &str) -> String {
+    let visible = path.chars().filter(|c| !c.is_control());
+    visible.take(PATH_CHARS_MAX).collect()
 }
 
 fn cut(problem: &str) -> String {
@@ -156,7 +165,11 @@ impl Reader<'_> {
             },
         );
         parsed.map_err(|err| {
-            let field = if path == "." { String::new() } else { path };
+            let field = if path == "." {
+                String::new()
+            } else {
+                shown_path(&path)
+            };
             self.yaml_error(field, &err)
         })
     }
