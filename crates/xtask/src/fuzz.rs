@@ -2,7 +2,7 @@
 //!
 //! A parser's examples lie in a folder of its own, `tests/corpus/<what>` of its crate; what once broke a parser is
 //! added there and tried first ever after. [`run`] tries each as it is, then in as many mutations as
-//! `KEYFLEET_FUZZ_ROUNDS` says. Every case has a number, the seed of all chance in it: a case that fails prints it, and
+//! `KEYFLEET_FUZZ_ROUNDS` says; without it a few, the same at every run. Every case has a number, the seed of all chance in it: a case that fails prints it, and
 //! `KEYFLEET_FUZZ_SEED=<number>` begins with that very case.
 
 use std::path::Path;
@@ -129,7 +129,8 @@ pub fn run(corpus: impl AsRef<Path>, words: &[&str], mut check: impl FnMut(&[u8]
     let all: Vec<&[u8]> = examples.iter().map(|(_, input)| input.as_slice()).collect();
     let (seed, rounds) = (number("KEYFLEET_FUZZ_SEED"), number("KEYFLEET_FUZZ_ROUNDS"));
     let end = rounds.is_none().then(|| Instant::now() + TIME);
-    let seed = seed.unwrap_or_else(fresh_seed);
+    // The usual rounds are the same at every run; who asks for more wants new ones.
+    let seed = seed.unwrap_or_else(|| rounds.map_or(0, |_| fresh_seed()));
     for round in 0..rounds.unwrap_or(ROUNDS) {
         if end.is_some_and(|end| Instant::now() > end) {
             break;
