@@ -143,7 +143,7 @@ async fn a_login_that_cannot_be_renewed_is_told_while_it_still_lives() {
         .unwrap();
     let shutdown = CancellationToken::new();
     let watch = async {
-        eventually("the trouble", || vault.login_trouble().is_some()).await;
+        eventually("the trouble", async || vault.login_trouble().is_some()).await;
         let trouble = vault.login_trouble().unwrap();
         assert!(
             trouble.contains("auth/approle/role/control/secret-id"),
@@ -152,7 +152,7 @@ async fn a_login_that_cannot_be_renewed_is_told_while_it_still_lives() {
         assert_eq!(read(&vault, "openai/a", None).await.unwrap().1, "sk-first");
         assert_eq!(vault.logins(), 1);
         fixture.file("wrapped", &wrap(&fixture, ""));
-        eventually("a new login", || vault.login_trouble().is_none()).await;
+        eventually("a new login", async || vault.login_trouble().is_none()).await;
         shutdown.cancel();
     };
     tokio::join!(vault.keep_logged_in(shutdown.clone()), watch);
@@ -306,14 +306,9 @@ async fn an_engine_without_versions_gives_what_it_holds_now() {
     bao.cli(&["kv", "enable-versioning", "v1"]).unwrap();
     let rules = r#"path "v1/*" { capabilities = ["read"] }"#;
     bao.policy("reader", rules).unwrap();
-    let found = async {
-        loop {
-            match vault.read(&location, None).await {
-                Ok(found) => break found,
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-            }
-        }
-    };
-    let found = tokio::time::timeout(std::time::Duration::from_secs(30), found).await;
-    assert!(found.unwrap().version.is_some());
+    eventually("a version", async || {
+        let found = vault.read(&location, None).await;
+        found.is_ok_and(|found| found.version.is_some())
+    })
+    .await;
 }

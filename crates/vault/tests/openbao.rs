@@ -168,9 +168,9 @@ async fn an_approle_login_is_renewed_and_replaced_when_it_is_capped() {
         .unwrap();
     let shutdown = CancellationToken::new();
     let watch = async {
-        eventually("a renewal", || vault.renewals() >= 1).await;
+        eventually("a renewal", async || vault.renewals() >= 1).await;
         assert_eq!(vault.logins(), 1);
-        eventually("a second login", || vault.logins() >= 2).await;
+        eventually("a second login", async || vault.logins() >= 2).await;
         assert_eq!(read(&vault, "openai/a", None).await.unwrap().1, "sk-first");
         shutdown.cancel();
     };

@@ -111,10 +111,10 @@ impl App {
                 return Ok(());
             }
             tx.set_outbound(&hosts)?;
-            if before.is_empty() {
-                return Ok(());
+            // Nothing before is a service that starts for the first time, or one whose keys could travel nowhere.
+            if !before.is_empty() {
+                note(tx, &before, &hosts, now)?;
             }
-            note(tx, &before, &hosts, now)?;
             refresh_goals(tx, now)?;
             let cause = "the setting outbound.allowed_hosts changed";
             start_rollouts(tx, &Spread::default(), cause, KEYFLEET, now)?;

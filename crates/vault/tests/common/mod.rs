@@ -75,9 +75,9 @@ pub(crate) async fn read(
 }
 
 /// Looks until `reached` or until the deadline.
-pub(crate) async fn eventually(what: &str, reached: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, reached: impl AsyncFn() -> bool) {
     let look = async {
-        while !reached() {
+        while !reached().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -5,13 +5,14 @@ mod replace;
 
 use clap::{Args, Subcommand};
 use keyfleet_proto::v1;
+use prost::{Message, Name};
 
 use super::agree::{ReasonArgs, agree};
 use super::{Session, describe, get};
 use crate::client::Client;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output::Canonical;
+use crate::output::{Canonical, Printer, View};
 use crate::views;
 
 /// What to do with deployments.
@@ -190,13 +191,9 @@ async fn change(
                 api.change_deployment(request).await
             })
             .await?;
-        if session.printer.is_machine() {
-            return session.printer.machine_item(&Canonical::new(&response)?);
-        }
-        let view = session.printer.view();
-        session
-            .printer
-            .text(&views::deployment::changed(&response, verb, &view))
+        item(session.printer, &response, |view| {
+            views::deployment::changed(&response, verb, view)
+        })
     })
     .await
 }
@@ -214,15 +211,23 @@ async fn remove(session: &Session<'_>, client: &Client, args: VerbArgs) -> Resul
                 api.remove_deployment(request).await
             })
             .await?;
-        if session.printer.is_machine() {
-            return session.printer.machine_item(&Canonical::new(&response)?);
-        }
-        let view = session.printer.view();
-        session
-            .printer
-            .text(&views::deployment::removed(&name, &response, &view))
+        item(session.printer, &response, |view| {
+            views::deployment::removed(&name, &response, view)
+        })
     })
     .await
+}
+
+/// One of several answers: an item for machines, or a page for people.
+fn item<M: Message + Name>(
+    printer: &Printer,
+    response: &M,
+    page: impl FnOnce(&View) -> String,
+) -> Result<(), Error> {
+    if printer.is_machine() {
+        return printer.machine_item(&Canonical::new(response)?);
+    }
+    printer.text(&page(&printer.view()))
 }
 
 /// Does it for each: who revokes three agents after a theft wants the other two revoked although one name is wrong.

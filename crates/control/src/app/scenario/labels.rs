@@ -280,3 +280,17 @@ async fn a_setting_that_is_narrowed_stops_keys_and_breaks_nothing_else() {
     world.settle(works).await;
     assert_eq!(world.holdings().await, BTreeMap::from([(2, 2)]));
 }
+
+#[tokio::test]
+async fn a_setting_that_allowed_nothing_and_is_widened_goes_on_by_itself() {
+    let world = World::new(&["canary"]).await;
+    world.settle(works).await;
+    world.write(|tx| Ok(tx.set_outbound(&[])?)).await;
+    world.new_key_version(2).await;
+    world.settle(works).await;
+    assert_eq!(world.holdings().await, BTreeMap::from([(1, 1)]));
+    // Control starts with its usual setting.
+    world.app.settle_outbound().await.unwrap();
+    world.settle(works).await;
+    assert_eq!(world.holdings().await, BTreeMap::from([(2, 1)]));
+}

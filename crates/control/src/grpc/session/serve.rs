@@ -50,8 +50,11 @@ impl Session {
             .certificate_not_after
             .duration_since(clock::now());
         let ends_at = heard_at + Duration::try_from(certificate_left).unwrap_or_default();
+        let mut retry_at = heard_at;
         loop {
-            let retry_at = tokio::time::Instant::now() + KEY_RETRY;
+            if !self.waits_for_keys {
+                retry_at = tokio::time::Instant::now() + KEY_RETRY;
+            }
             tokio::select! {
                 // In this order: what stops goes before what goes on; and after a long wait for Vault the heartbeats
                 // that came meanwhile are read before anybody concludes that there were none.
@@ -84,8 +87,11 @@ impl Session {
                     let text = "the client certificate has ended with this session".to_owned();
                     return Err(Error::Unauthenticated(text));
                 }
-                // Cancel-safe: a new moment is taken each time.
-                () = tokio::time::sleep_until(retry_at), if self.waits_for_keys => self.on_changed().await?,
+                // Cancel-safe: the moment is kept outside.
+                () = tokio::time::sleep_until(retry_at), if self.waits_for_keys => {
+                    self.on_changed().await?;
+                    retry_at = tokio::time::Instant::now() + KEY_RETRY;
+                }
             }
         }
     }
