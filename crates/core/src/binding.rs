@@ -115,6 +115,44 @@ impl fmt::Display for BindingState {
     }
 }
 
+/// How far a live call came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// Kibana could load the connector and its secrets.
+    Loaded,
+    /// The provider answered.
+    Reached,
+    /// It took the key.
+    KeyAccepted,
+    /// The model answered.
+    Answered,
+}
+
+impl Rung {
+    /// Every rung, from the lowest.
+    pub const ALL: [Self; 4] = [
+        Self::Loaded,
+        Self::Reached,
+        Self::KeyAccepted,
+        Self::Answered,
+    ];
+
+    /// The name in tables and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loaded => "loaded",
+            Self::Reached => "reached",
+            Self::KeyAccepted => "key accepted",
+            Self::Answered => "answered",
+        }
+    }
+
+    /// The rung of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.as_str() == text)
+    }
+}
+
 /// A failure with its class and a scrubbed text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -1,5 +1,7 @@
 //! A connector: the fleet-level definition that is spread over many Kibanas.
 
+use std::time::Duration;
+
 use crate::id::{ConnectorName, KeyName, Revision};
 
 /// The content of one revision.
@@ -18,6 +20,23 @@ pub struct ConnectorSpec {
     pub key: KeyName,
     /// Fields of the config that are left out where a Kibana is too old for them; sorted, each once.
     pub if_supported: Vec<String>,
+    /// How it is proven.
+    pub probe: Probe,
+    /// The connector whose place it takes: that one is removed from a Kibana only once this one is proven there.
+    pub replaces: Option<ConnectorName>,
+}
+
+/// What the live call of a connector says; what is left out is up to the connector's type.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Probe {
+    /// The whole body, canonical JSON of one object; then nothing else here is used but the interval.
+    pub body: Option<String>,
+    /// Most tokens of the answer.
+    pub max_tokens: Option<u32>,
+    /// The model that the call asks for.
+    pub model: Option<String>,
+    /// How long a proof is good for; zero: for ever. Left out: the setting of the control service.
+    pub interval: Option<Duration>,
 }
 
 /// Whose API a connector speaks: decides how a key is presented and proven.

@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::binding::{Assignment, BindingId};
 use crate::fleet::{Labels, Selector};
 use crate::id::{ConnectorName, DeploymentId, KeyName, KeyVersion, PlacementName, Revision};
-use crate::placement::Placement;
+use crate::placement::{Placement, Site};
+
+/// Most bindings that placements may ask for on one deployment: 200 spaces of ten connectors, and few enough that one
+/// file, or a Kibana full of spaces, cannot drown itself and its agent.
+pub const BINDINGS_MAX: usize = 2_000;
 
 /// What the goals follow from.
 #[derive(Debug, Clone, Default)]
 pub struct GoalInput<'a> {
     /// Every placement, in order of names.
     pub placements: &'a [Placement],
-    /// Every deployment with its labels.
-    pub fleet: Vec<(DeploymentId, &'a Labels)>,
+    /// Every deployment with its labels and spaces.
+    pub fleet: Vec<Site<'a>>,
     /// The revision of each connector that shall be spread, and its Key.
     pub connectors: BTreeMap<ConnectorName, (Revision, KeyName)>,
     /// The version of each Key that shall be spread.
@@ -33,37 +37,70 @@ pub struct Goal {
     pub assignment: Option<Assignment>,
 }
 
+/// What placements ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Goals {
+    /// The goal of every binding.
+    pub bindings: BTreeMap<BindingId, Goal>,
+    /// How many more bindings a placement's patterns would ask for on a deployment that has [`BINDINGS_MAX`] already.
+    pub beyond: BTreeMap<(DeploymentId, PlacementName), usize>,
+}
+
 /// The goal of every binding that a placement asks for.
 ///
-/// Where two placements ask for the same binding because labels changed after they were stored, the present
-/// owner keeps it; a new one goes to the first placement by name.
-pub fn goals(input: &GoalInput<'_>) -> BTreeMap<BindingId, Goal> {
-    let mut goals: BTreeMap<BindingId, Goal> = BTreeMap::new();
-    for (deployment, labels) in &input.fleet {
-        for placement in input
-            .placements
-            .iter()
-            .filter(|p| p.selector.matches(labels))
-        {
-            for binding in placement.bindings_of(*deployment) {
-                let is_owner = input.owners.get(&binding) == Some(&placement.name);
-                if is_owner || !goals.contains_key(&binding) {
-                    let assignment = input.assignment(&binding.connector, labels);
-                    goals.insert(
-                        binding,
-                        Goal {
-                            placement: placement.name.clone(),
-                            assignment,
-                        },
-                    );
-                }
+/// Where two placements ask for the same binding because labels or spaces changed after they were stored, the present
+/// owner keeps it; a new one goes to the first placement by name. Where spaces appeared until there are more than
+/// [`BINDINGS_MAX`] on a deployment, what is known or named stays, and of the rest as many are left out as are too many.
+pub fn goals(input: &GoalInput<'_>) -> Goals {
+    let mut goals = Goals::default();
+    for site in &input.fleet {
+        let claimed = input.claimed(site);
+        let is_sure =
+            |id: &BindingId, by: &Placement| input.owners.contains_key(id) || by.names(&id.space);
+        let sure = claimed.iter().filter(|(id, by)| is_sure(id, by)).count();
+        let mut room = BINDINGS_MAX.saturating_sub(sure);
+        for (id, placement) in claimed {
+            if !is_sure(&id, placement) {
+                let Some(left) = room.checked_sub(1) else {
+                    let key = (site.deployment, placement.name.clone());
+                    *goals.beyond.entry(key).or_default() += 1;
+                    continue;
+                };
+                room = left;
             }
+            let assignment = input.assignment(&id.connector, site.labels);
+            let placement = placement.name.clone();
+            goals.bindings.insert(
+                id,
+                Goal {
+                    placement,
+                    assignment,
+                },
+            );
         }
     }
     goals
 }
 
-impl GoalInput<'_> {
+impl<'a> GoalInput<'a> {
+    /// What placements ask for on one deployment, and whose each binding is.
+    fn claimed(&self, site: &Site<'_>) -> BTreeMap<BindingId, &'a Placement> {
+        let mut claimed = BTreeMap::new();
+        for placement in self
+            .placements
+            .iter()
+            .filter(|p| p.selector.matches(site.labels))
+        {
+            for id in placement.bindings_on(site) {
+                let is_owner = self.owners.get(&id) == Some(&placement.name);
+                if is_owner || !claimed.contains_key(&id) {
+                    claimed.insert(id, placement);
+                }
+            }
+        }
+        claimed
+    }
+
     /// `None` where the Key may not be used by a deployment with these labels, whatever a placement asks for.
     fn assignment(&self, connector: &ConnectorName, labels: &Labels) -> Option<Assignment> {
         let (revision, key) = self.connectors.get(connector)?;
@@ -115,10 +152,48 @@ mod tests {
             selector: Selector::default(),
             connectors: vec!["assistant".parse().unwrap()],
             spaces: vec!["default".parse().unwrap()],
+            except_spaces: Vec::new(),
+            adopt: Vec::new(),
             drift_policy: DriftPolicy::Correct,
             strategy: "default".parse().unwrap(),
             task: None,
         }
+    }
+
+    fn site<'a>(deployment: DeploymentId, labels: &'a Labels, seen: &[String]) -> Site<'a> {
+        Site {
+            deployment,
+            labels,
+            spaces: seen.iter().map(|space| space.parse().unwrap()).collect(),
+            kept: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn more_spaces_than_there_is_room_for_take_nothing_from_those_that_are_there() {
+        let labels = Labels::new();
+        let deployment = DeploymentId::new(Uuid::from_u128(1));
+        let seen: Vec<String> = (0..BINDINGS_MAX + 5).map(|i| format!("s{i:04}")).collect();
+        let mut everywhere = placement("a");
+        everywhere.spaces = vec!["*".parse().unwrap(), "named".parse().unwrap()];
+        let placements = [everywhere];
+        let last = BindingId {
+            deployment,
+            space: seen.last().unwrap().parse().unwrap(),
+            connector: "assistant".parse().unwrap(),
+        };
+        let input = GoalInput {
+            placements: &placements,
+            fleet: vec![site(deployment, &labels, &seen)],
+            owners: BTreeMap::from([(last.clone(), "a".parse().unwrap())]),
+            ..GoalInput::default()
+        };
+        let found = goals(&input);
+        assert_eq!(found.bindings.len(), BINDINGS_MAX);
+        assert!(found.bindings.contains_key(&last), "it was there before");
+        assert!(found.bindings.keys().any(|id| id.space.as_str() == "named"));
+        let beyond: Vec<usize> = found.beyond.into_values().collect();
+        assert_eq!(beyond, [6]);
     }
 
     #[test]
@@ -126,12 +201,14 @@ mod tests {
         let labels = Labels::new();
         let deployment = DeploymentId::new(Uuid::from_u128(1));
         let placements = [placement("a"), placement("b")];
-        let binding = placements[0].bindings_of(deployment).next().unwrap();
+        let site = site(deployment, &labels, &[]);
+        let binding = placements[0].bindings_on(&site).next().unwrap();
         let mut input = GoalInput {
             placements: &placements,
-            fleet: vec![(deployment, &labels)],
+            fleet: vec![site],
             ..GoalInput::default()
         };
+        let goals = |input: &GoalInput<'_>| super::goals(input).bindings;
         assert_eq!(goals(&input)[&binding].placement.as_str(), "a");
         input.owners.insert(binding.clone(), "b".parse().unwrap());
         assert_eq!(goals(&input)[&binding].placement.as_str(), "b");

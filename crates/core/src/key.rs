@@ -1,19 +1,58 @@
 //! A Key: the rotation unit, and the life of its versions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::fleet::Selector;
 use crate::id::{KeyName, KeyVersion};
 
-/// Where a Key lies in Vault: one field of one KV secret.
+/// Where a Key lies in Vault: one KV secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyLocation {
     /// Mount point of the KV engine, without slashes at its ends.
     pub mount: String,
     /// Path below the mount, without slashes at its ends.
     pub path: String,
-    /// Field of the secret that holds the value.
-    pub field: String,
+    /// What of the secret is the key.
+    pub field: KeyField,
+}
+
+/// What of a Vault secret is a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyField {
+    /// The text of this field.
+    One(String),
+    /// Several texts that belong together and rotate together: by the name of the part, as the connector type calls it,
+    /// the field that holds it. Never empty. The value travels as one JSON object of the parts, in order of their names.
+    Parts(BTreeMap<String, String>),
+}
+
+impl KeyField {
+    /// The names of the parts; none where the key is one text.
+    pub fn parts(&self) -> Vec<String> {
+        match self {
+            Self::One(_) => Vec::new(),
+            Self::Parts(parts) => parts.keys().cloned().collect(),
+        }
+    }
+}
+
+impl From<&str> for KeyField {
+    fn from(field: &str) -> Self {
+        Self::One(field.to_owned())
+    }
+}
+
+impl fmt::Display for KeyField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(field) => f.write_str(field),
+            Self::Parts(parts) => {
+                let fields: Vec<&str> = parts.values().map(String::as_str).collect();
+                f.write_str(&fields.join("+"))
+            }
+        }
+    }
 }
 
 impl fmt::Display for KeyLocation {

@@ -6,6 +6,7 @@
 //! Reading order: [`id`] and [`fleet`] (the nouns), [`connector`] and [`key`] (what is spread), [`binding`]
 //! (the smallest thing that is proven), [`rollout`] (how it is spread).
 
+pub mod adoption;
 pub mod audit;
 pub mod binding;
 pub mod connector;
@@ -17,6 +18,7 @@ pub mod key;
 pub mod models;
 pub mod placement;
 pub mod rollout;
+pub mod space;
 pub mod standing;
 pub mod token;
 pub mod travel;

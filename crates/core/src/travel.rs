@@ -286,7 +286,7 @@ mod tests {
         KeyLocation {
             mount: mount.to_owned(),
             path: path.to_owned(),
-            field: "api_key".to_owned(),
+            field: "api_key".into(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::binding::{Assignment, BindingState};
+use keyfleet_core::binding::{Assignment, BindingState, Rung};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels, is_label};
 use keyfleet_core::id::{Generation, KeyVersion, Revision};
@@ -184,6 +184,7 @@ wire_enum!(FailureClass, v1::FailureClass, {
     Conflict, Encryption, Timeout, Unreachable, Agent,
 });
 wire_enum!(DriftPolicy, v1::DriftPolicy, { Correct, Report, Pause });
+wire_enum!(Rung, v1::ProbeRung, { Loaded, Reached, KeyAccepted, Answered });
 wire_enum!(KeyState, v1::KeyState, {
     Pending, Current, Previous, Retiring, Revoked, Abandoned, Orphan, Compromised,
 });

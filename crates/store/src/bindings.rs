@@ -1,7 +1,7 @@
 //! Bindings: what each shall run (written by control only) and what it was seen to run (reported by its agent).
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
+use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure, Rung};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, DeploymentId, Generation, PlacementName, RolloutId};
 use rusqlite::{Row, params};
@@ -13,7 +13,8 @@ const TABLE: &str = "bindings";
 const COLUMNS: &str = "deployment, space, connector, placement, goal_revision, goal_key_version, held_by, \
                        desired_revision, desired_key_version, desired_remove, attempt, desired_epoch, \
                        desired_counter, state, state_at, failure_class, text, running_revision, \
-                       running_key_version, proven_revision, proven_key_version, proven_at, baseline_ok";
+                       running_key_version, proven_revision, proven_key_version, proven_at, baseline_ok, \
+                       adopted_id, rung, refs, refs_agreed";
 
 /// Starts from the rollout's rows, however many other bindings there are.
 const IN_ROLLOUT: &str = "(deployment, space, connector) IN
@@ -40,6 +41,14 @@ pub struct Binding {
     pub last_proven: Option<Assignment>,
     /// When.
     pub proven_at: Option<Timestamp>,
+    /// The id of the connector that was there before us and became ours; `None` = the id follows from the binding.
+    pub adopted_id: Option<String>,
+    /// How far the last live call came.
+    pub rung: Option<Rung>,
+    /// Rules and others that refer to the connector, as last seen.
+    pub references: u32,
+    /// How many of them an operator has agreed with when the connector goes.
+    pub references_agreed: u32,
 }
 
 /// What an agent is told about a binding.
@@ -67,6 +76,12 @@ pub struct Progress {
 }
 
 impl Binding {
+    /// The id of its connector in Kibana.
+    pub fn connector_id(&self) -> String {
+        let own = || self.id.connector_id().as_hyphenated().to_string();
+        self.adopted_id.clone().unwrap_or_else(own)
+    }
+
     /// True where no agent was ever told of it: nothing of it can be on a Kibana. What was told before a restore is
     /// forgotten, and its state says so.
     pub fn is_untold(&self) -> bool {
@@ -161,7 +176,7 @@ impl Tx<'_> {
         self.0
             .prepare_cached(
                 "INSERT OR REPLACE INTO bindings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
-                 ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+                 ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
             )?
             .execute(params![
                 binding.id.deployment.to_string(),
@@ -187,6 +202,10 @@ impl Tx<'_> {
                 proven_version,
                 binding.proven_at.map(nanos),
                 binding.progress.baseline_ok,
+                binding.adopted_id,
+                binding.rung.map(Rung::as_str),
+                binding.references,
+                binding.references_agreed,
             ])?;
         Ok(())
     }
@@ -239,7 +258,17 @@ fn read(row: &Row<'_>) -> Result<Binding, Error> {
         running: assignment(row.get(17)?, row.get(18)?),
         last_proven: assignment(row.get(19)?, row.get(20)?),
         proven_at: time_opt(TABLE, row.get(21)?)?,
+        adopted_id: row.get(23)?,
+        rung: read_rung(row)?,
+        references: row.get(25)?,
+        references_agreed: row.get(26)?,
     })
+}
+
+fn read_rung(row: &Row<'_>) -> Result<Option<Rung>, Error> {
+    let rung: Option<String> = row.get(24)?;
+    rung.map(|rung| known(TABLE, &rung, Rung::parse(&rung)))
+        .transpose()
 }
 
 fn read_desired(row: &Row<'_>) -> Result<Option<Desired>, Error> {

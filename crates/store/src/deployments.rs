@@ -76,8 +76,24 @@ pub struct Facts {
     pub spaces: Vec<Space>,
     /// What stands in the way, a sentence each.
     pub problems: Vec<String>,
+    /// The whole preflight.
+    #[serde(default)]
+    pub checks: Vec<Check>,
     /// When that was seen, microseconds since 1970.
     pub observed_at: i64,
+}
+
+/// One question of the preflight, as the agent answered it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was asked, such as `reachability`.
+    pub name: String,
+    /// `ok`, `warning`, `failed` or `skipped`.
+    pub outcome: String,
+    /// What was found and what to do.
+    pub sentence: String,
+    /// Several lines, such as the role to create.
+    pub detail: String,
 }
 
 /// A space of a Kibana.

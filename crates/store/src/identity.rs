@@ -168,7 +168,8 @@ impl Tx<'_> {
                 nanos(new.certificate.not_after),
                 new.certificate.ca,
             ])?;
-        Ok(())
+        // The new agent says what it sees; what the old one said is nobody's word any more.
+        self.forget_inventory(id)
     }
 
     /// Voids every proof of a deployment: its agent is not trusted any more, or is another one.
@@ -223,6 +224,7 @@ impl Tx<'_> {
             .execute(params![id_text, nanos(now), by])?;
         self.void_evidence_of(id)?;
         self.revoke_tokens_of(id)?;
+        self.forget_inventory(id)?;
         for sql in [
             "DELETE FROM rollout_bindings WHERE deployment = ?1
              AND rollout IN (SELECT id FROM rollouts WHERE active = 1)",

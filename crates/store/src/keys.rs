@@ -2,7 +2,7 @@
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::{KeyName, KeyVersion};
-use keyfleet_core::key::{Key, KeyLocation, KeyState};
+use keyfleet_core::key::{Key, KeyField, KeyLocation, KeyState};
 use keyfleet_core::travel::HostPattern;
 use rusqlite::{Row, params};
 
@@ -53,7 +53,7 @@ impl Tx<'_> {
     /// Where the database fails.
     pub fn keys(&self) -> Result<Vec<KeyRow>, Error> {
         let mut statement = self.0.prepare_cached(
-            "SELECT name, mount, path, field, allowed_hosts, scope, vault_status, checked_at
+            "SELECT name, mount, path, field, allowed_hosts, scope, vault_status, checked_at, parts
              FROM keys ORDER BY name",
         )?;
         let mut rows = statement.query([])?;
@@ -69,20 +69,25 @@ impl Tx<'_> {
     /// # Errors
     /// Where the database fails.
     pub fn put_key(&self, key: &Key) -> Result<(), Error> {
+        let (field, parts) = match &key.location.field {
+            KeyField::One(field) => (field.as_str(), String::new()),
+            KeyField::Parts(parts) => ("", to_json(TABLE, parts)?),
+        };
         self.0
             .prepare_cached(
-                "INSERT INTO keys (name, mount, path, field, allowed_hosts, scope, vault_status)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'not asked yet')
+                "INSERT INTO keys (name, mount, path, field, allowed_hosts, scope, vault_status, parts)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'not asked yet', ?7)
                  ON CONFLICT (name) DO UPDATE SET mount = ?2, path = ?3, field = ?4,
-                 allowed_hosts = ?5, scope = ?6",
+                 allowed_hosts = ?5, scope = ?6, parts = ?7",
             )?
             .execute(params![
                 key.name.as_str(),
                 key.location.mount,
                 key.location.path,
-                key.location.field,
+                field,
                 to_json(TABLE, &key.allowed_hosts)?,
                 to_json(TABLE, &SelectorRow::from(&key.scope))?,
+                parts,
             ])?;
         Ok(())
     }
@@ -230,13 +235,18 @@ impl Tx<'_> {
 
 fn read_key(row: &Row<'_>) -> Result<KeyRow, Error> {
     let scope: SelectorRow = from_json(TABLE, &row.get::<_, String>(5)?)?;
+    let parts: String = row.get(8)?;
+    let field = match parts.as_str() {
+        "" => KeyField::One(row.get(3)?),
+        parts => KeyField::Parts(from_json(TABLE, parts)?),
+    };
     Ok(KeyRow {
         key: Key {
             name: parse(TABLE, &row.get::<_, String>(0)?)?,
             location: KeyLocation {
                 mount: row.get(1)?,
                 path: row.get(2)?,
-                field: row.get(3)?,
+                field,
             },
             allowed_hosts: from_json(TABLE, &row.get::<_, String>(4)?)?,
             scope: scope.into(),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
+use keyfleet_core::adoption::{Adopt, AdoptBy};
+use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec, Probe};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, PlacementName, Revision, RolloutId, StrategyName};
 use keyfleet_core::models::Task;
@@ -40,10 +41,36 @@ struct PlacementRow {
     selector: SelectorRow,
     connectors: Vec<String>,
     spaces: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    except_spaces: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    adopt: Vec<AdoptRow>,
     drift: String,
     strategy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     task: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AdoptRow {
+    connector: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+struct ProbeRow {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval_secs: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,7 +114,7 @@ impl Tx<'_> {
     pub fn connectors(&self) -> Result<Vec<Connector>, Error> {
         let mut statement = self.0.prepare_cached(
             "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by, deleted_at,
-                    if_supported
+                    if_supported, probe, replaces
              FROM connectors ORDER BY name, revision DESC",
         )?;
         let mut rows = statement.query([])?;
@@ -109,10 +136,24 @@ impl Tx<'_> {
     ) -> Result<Option<Connector>, Error> {
         let mut statement = self.0.prepare_cached(
             "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by, deleted_at,
-                    if_supported
+                    if_supported, probe, replaces
              FROM connectors WHERE name = ?1 AND revision = ?2",
         )?;
         let mut rows = statement.query(params![name.as_str(), revision.0])?;
+        rows.next()?.map(read_connector).transpose()
+    }
+
+    /// The newest revision of a connector, live or not.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn newest_connector(&self, name: &ConnectorName) -> Result<Option<Connector>, Error> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT name, revision, type, display_name, config, key, created_at, withdrawn_by, deleted_at,
+                    if_supported, probe, replaces
+             FROM connectors WHERE name = ?1 ORDER BY revision DESC LIMIT 1",
+        )?;
+        let mut rows = statement.query([name.as_str()])?;
         rows.next()?.map(read_connector).transpose()
     }
 
@@ -125,8 +166,9 @@ impl Tx<'_> {
         self.0
             .prepare_cached(
                 "INSERT INTO connectors
-                   (name, revision, type, display_name, config, key, created_at, if_supported)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                   (name, revision, type, display_name, config, key, created_at, if_supported, probe,
+                    replaces)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?
             .execute(params![
                 new.connector.as_str(),
@@ -137,6 +179,8 @@ impl Tx<'_> {
                 spec.key.as_str(),
                 nanos(now),
                 to_json("connectors", &spec.if_supported)?,
+                to_json("connectors", &ProbeRow::from(&spec.probe))?,
+                spec.replaces.as_ref().map(ConnectorName::as_str),
             ])?;
         Ok(())
     }
@@ -244,6 +288,12 @@ impl Tx<'_> {
                 .map(ToString::to_string)
                 .collect(),
             spaces: placement.spaces.iter().map(ToString::to_string).collect(),
+            except_spaces: placement
+                .except_spaces
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            adopt: placement.adopt.iter().map(adopt_row).collect(),
             drift: placement.drift_policy.as_str().to_owned(),
             strategy: placement.strategy.to_string(),
             task: placement.task.map(|task| task.to_string()),
@@ -300,6 +350,7 @@ impl Tx<'_> {
 fn read_connector(row: &Row<'_>) -> Result<Connector, Error> {
     const TABLE: &str = "connectors";
     let withdrawn_by: Option<String> = row.get(7)?;
+    let replaces: Option<String> = row.get(11)?;
     Ok(Connector {
         revision: ConnectorRevision {
             connector: parse(TABLE, &row.get::<_, String>(0)?)?,
@@ -310,6 +361,8 @@ fn read_connector(row: &Row<'_>) -> Result<Connector, Error> {
                 config: row.get(4)?,
                 key: parse(TABLE, &row.get::<_, String>(5)?)?,
                 if_supported: from_json(TABLE, &row.get::<_, String>(9)?)?,
+                probe: from_json::<ProbeRow>(TABLE, &row.get::<_, String>(10)?)?.into(),
+                replaces: replaces.map(|name| parse(TABLE, &name)).transpose()?,
             },
         },
         created_at: time(TABLE, row.get(6)?)?,
@@ -335,6 +388,16 @@ fn read_placement(name: &str, spec: &str) -> Result<Placement, Error> {
             .iter()
             .map(|text| parse(TABLE, text))
             .collect::<Result<_, _>>()?,
+        except_spaces: row
+            .except_spaces
+            .iter()
+            .map(|text| parse(TABLE, text))
+            .collect::<Result<_, _>>()?,
+        adopt: row
+            .adopt
+            .into_iter()
+            .map(read_adopt)
+            .collect::<Result<_, _>>()?,
         drift_policy: known(TABLE, &row.drift, DriftPolicy::parse(&row.drift))?,
         strategy: parse(TABLE, &row.strategy)?,
         task: row
@@ -342,6 +405,51 @@ fn read_placement(name: &str, spec: &str) -> Result<Placement, Error> {
             .map(|task| known(TABLE, &task, Task::parse(&task)))
             .transpose()?,
     })
+}
+
+fn adopt_row(adopt: &Adopt) -> AdoptRow {
+    let (name, id) = match adopt.by.clone() {
+        AdoptBy::Name(name) => (Some(name), None),
+        AdoptBy::Id(id) => (None, Some(id)),
+    };
+    AdoptRow {
+        connector: adopt.connector.to_string(),
+        name,
+        id,
+    }
+}
+
+fn read_adopt(row: AdoptRow) -> Result<Adopt, Error> {
+    let by = match (row.name, row.id) {
+        (Some(name), _) => AdoptBy::Name(name),
+        (None, id) => AdoptBy::Id(known("placements", "adopt", id)?),
+    };
+    Ok(Adopt {
+        connector: parse("placements", &row.connector)?,
+        by,
+    })
+}
+
+impl From<&Probe> for ProbeRow {
+    fn from(probe: &Probe) -> Self {
+        Self {
+            body: probe.body.clone(),
+            max_tokens: probe.max_tokens,
+            model: probe.model.clone(),
+            interval_secs: probe.interval.map(|interval| interval.as_secs()),
+        }
+    }
+}
+
+impl From<ProbeRow> for Probe {
+    fn from(row: ProbeRow) -> Self {
+        Self {
+            body: row.body,
+            max_tokens: row.max_tokens,
+            model: row.model,
+            interval: row.interval_secs.map(Duration::from_secs),
+        }
+    }
 }
 
 pub(crate) fn strategy_json(strategy: &Strategy) -> Result<String, Error> {

@@ -221,6 +221,38 @@ ALTER TABLE placements ADD COLUMN deleted_at INTEGER;
 -- The hosts of the settings, as of the start: whoever works out goals must know them.
 ALTER TABLE service ADD COLUMN outbound TEXT NOT NULL DEFAULT '[]';
 
+-- Which Kibanas are said to be the same one is asked at each step of a rollout.
+CREATE INDEX deployments_uuid ON deployments (json_extract(facts, '$.uuid'));
+-- How a connector is proven, and whose place it takes.
+ALTER TABLE connectors ADD COLUMN probe TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE connectors ADD COLUMN replaces TEXT;
+-- Keys of several parts: the field of each, as JSON; empty for a key of one text.
+ALTER TABLE keys ADD COLUMN parts TEXT NOT NULL DEFAULT '';
+-- The id of the connector that was there before us and became ours; NULL = the id that follows from the binding.
+ALTER TABLE bindings ADD COLUMN adopted_id TEXT;
+-- How far the last live call came; what refers to the connector, and what of that its removal was agreed with.
+ALTER TABLE bindings ADD COLUMN rung TEXT;
+ALTER TABLE bindings ADD COLUMN refs INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE bindings ADD COLUMN refs_agreed INTEGER NOT NULL DEFAULT 0;
+
+-- Connectors of others, as agents see them.
+CREATE TABLE seen_connectors (
+  deployment TEXT NOT NULL,
+  space TEXT NOT NULL,
+  id TEXT NOT NULL,
+  name TEXT NOT NULL,
+  type TEXT NOT NULL,
+  config TEXT NOT NULL,
+  read_only INTEGER NOT NULL,
+  missing_secrets INTEGER NOT NULL,
+  refs INTEGER NOT NULL,
+  PRIMARY KEY (deployment, space, id)
+) STRICT;
+-- Ids that look like those that Keyfleet gives: few, unless two agents serve one Kibana.
+CREATE INDEX seen_connectors_like_ours ON seen_connectors (id, deployment) WHERE substr(id, 15, 1) = '5';
+-- True once an agent has looked through every space: what is not listed is not there.
+ALTER TABLE deployments ADD COLUMN connectors_complete INTEGER NOT NULL DEFAULT 0;
+
 CREATE TABLE sets (
   kind TEXT NOT NULL,
   name TEXT NOT NULL,

@@ -62,7 +62,7 @@ impl Tx<'_> {
 #[cfg(test)]
 mod tests {
     use keyfleet_core::Timestamp;
-    use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
+    use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec, Probe};
     use keyfleet_core::fleet::Selector;
     use keyfleet_core::id::Revision;
     use keyfleet_core::placement::{DriftPolicy, Placement};
@@ -101,6 +101,8 @@ mod tests {
                 selector: Selector::default(),
                 connectors: vec!["a".parse().unwrap()],
                 spaces: vec!["default".parse().unwrap()],
+                except_spaces: Vec::new(),
+                adopt: Vec::new(),
                 drift_policy: DriftPolicy::Correct,
                 strategy: "slow".parse().unwrap(),
                 task: None,
@@ -129,6 +131,8 @@ mod tests {
                     config: "{}".to_owned(),
                     key: "k".parse().unwrap(),
                     if_supported: Vec::new(),
+                    probe: Probe::default(),
+                    replaces: None,
                 },
             };
             tx.insert_connector(&new, now)?;

@@ -94,7 +94,7 @@ pub(super) fn rewrite(restore: &Restore, why: &Why) -> Result<Rewritten, Error> 
     Ok(rewritten)
 }
 
-/// Who is trusted, and who may hold what, as the present database has it. All its columns are ours: the schemas are
+/// Who is trusted, who may hold what, and which connectors were taken over, as the present database has it. All its columns are ours: the schemas are
 /// the same.
 const TAKE_OVER_TRUST: &str = "
 DELETE FROM bindings WHERE deployment NOT IN (SELECT id FROM present.deployments);
@@ -104,12 +104,15 @@ INSERT INTO deployments SELECT * FROM present.deployments;
 DELETE FROM tokens;
 INSERT INTO tokens SELECT * FROM present.tokens;
 INSERT OR REPLACE INTO holdings SELECT * FROM present.holdings;
+UPDATE bindings SET adopted_id = now.adopted_id FROM present.bindings AS now
+  WHERE (bindings.deployment, bindings.space, bindings.connector) = (now.deployment, now.space, now.connector);
 ";
 
-/// Nobody was told anything; what may be there says so by its state. Removals that were confirmed are over, those that
+/// Nobody was told anything, and agents say anew what they see; what may be there says so by its state. Removals that were confirmed are over, those that
 /// were under way begin anew.
 const FORGET_WHAT_WAS_TOLD: &str = "
-UPDATE deployments SET epoch = 0, counter = 0, digest = NULL;
+UPDATE deployments SET epoch = 0, counter = 0, digest = NULL, connectors_complete = 0;
+DELETE FROM seen_connectors;
 DELETE FROM bindings WHERE desired_remove = 1 AND goal_revision IS NULL AND running_revision IS NULL
   AND (deployment, space, connector) NOT IN
     (SELECT deployment, space, connector FROM holdings WHERE closed_at IS NULL);

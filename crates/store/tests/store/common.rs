@@ -161,5 +161,9 @@ pub(crate) fn waiting(id: BindingId) -> Binding {
         running: None,
         last_proven: None,
         proven_at: None,
+        adopted_id: None,
+        rung: None,
+        references: 0,
+        references_agreed: 0,
     }
 }

@@ -16,3 +16,4 @@ mod holdings;
 mod migration;
 mod restore;
 mod rows;
+mod seen;

@@ -1,7 +1,8 @@
 //! What is stored is read back as it was, and each table keeps its rules.
 
+use keyfleet_core::adoption::{Adopt, AdoptBy};
 use keyfleet_core::binding::Failure;
-use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
+use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec, Probe};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{DeploymentId, Generation, KeyVersion, Revision, TokenId};
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
@@ -10,8 +11,8 @@ use keyfleet_core::placement::{DriftPolicy, Placement};
 use keyfleet_core::rollout::{Phase, Run, default_strategy};
 use keyfleet_core::token::Role;
 use keyfleet_store::{
-    Deployment, Error, Event, EventScope, Facts, KeyVersionRow, Retention, Rollout, RolloutBinding,
-    RolloutTarget, Space, Token, TokenUse, Tx,
+    Check, Deployment, Error, Event, EventScope, Facts, KeyVersionRow, Retention, Rollout,
+    RolloutBinding, RolloutTarget, Space, Token, TokenUse, Tx,
 };
 use uuid::Uuid;
 
@@ -29,6 +30,12 @@ fn facts() -> Facts {
             actions_enabled: false,
         }],
         problems: vec!["a 'sentence'".into()],
+        checks: vec![Check {
+            name: "tls".into(),
+            outcome: "warning".into(),
+            sentence: "plain".into(),
+            detail: String::new(),
+        }],
         observed_at: 12,
     }
 }
@@ -104,13 +111,25 @@ async fn connectors_placements_and_strategies() {
             config: r#"{"apiUrl":"https://api.openai.com/v1/chat/completions"}"#.into(),
             key: key_name(),
             if_supported: vec!["contextWindowLength".into(), "temperature".into()],
+            probe: Probe {
+                body: None,
+                max_tokens: Some(5),
+                model: Some("m".into()),
+                interval: Some(std::time::Duration::from_secs(60)),
+            },
+            replaces: Some("older".parse().unwrap()),
         },
     };
     let placement = |drift_policy| Placement {
         name: "everywhere".parse().unwrap(),
         selector: selector(),
         connectors: vec!["assistant".parse().unwrap()],
-        spaces: vec!["default".parse().unwrap(), "soc".parse().unwrap()],
+        spaces: vec!["default".parse().unwrap(), "soc-*".parse().unwrap()],
+        except_spaces: vec!["soc-old".parse().unwrap()],
+        adopt: vec![Adopt {
+            connector: "assistant".parse().unwrap(),
+            by: AdoptBy::Name("OpenAI".into()),
+        }],
         drift_policy,
         strategy: "default".parse().unwrap(),
         task: (drift_policy == DriftPolicy::Report).then_some(Task::AttackDiscovery),
