@@ -1,20 +1,27 @@
-//! The calls that Keyfleet makes to Kibana, all of them public and unversioned routes.
+//! The calls that Keyfleet makes to Kibana, all of them public and unversioned routes; those to Elasticsearch are in
+//! `endpoints`.
 
 mod answers;
+pub(crate) mod endpoints;
+pub(crate) mod events;
 
 use std::fmt;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use keyfleet_core::id::SpaceId;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use self::answers::{ExecutionBody, HealthBody, SpaceBody, StatusBody, or_default};
-use crate::client::{Answer, Client, Request};
+use self::answers::{ExecutionBody, HealthBody, SpaceBody, StatusBody, count, or_default};
+use crate::client::{Answer, Client, Reading, Request, Service};
 use crate::error::Error;
 use crate::version::Version;
 use crate::write::Write;
+
+/// A connector type that no Kibana has.
+const NO_TYPE: &str = "keyfleet.privilege-check";
 
 /// What a Kibana says of itself (`GET /api/status`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +87,9 @@ pub struct Observed {
     /// Kept by Kibana itself (since 8.10): can be neither written nor removed.
     #[serde(default, deserialize_with = "or_default")]
     pub is_system_action: bool,
+    /// Rules and others that refer to it; told by lists only.
+    #[serde(default, deserialize_with = "count")]
+    pub referenced_by_count: Option<u32>,
 }
 
 impl Observed {
@@ -109,13 +119,18 @@ impl Client {
     /// # Errors
     /// [`Error::Redacted`] where the credentials are not known to this cluster; else any error of a call.
     pub async fn status(&self) -> Result<Status, Error> {
+        Ok(self.status_and_date().await?.0)
+    }
+
+    /// The same with the time that Kibana says it is.
+    pub(crate) async fn status_and_date(&self) -> Result<(Status, Option<Timestamp>), Error> {
         let answer = self.get_json(None, &["api", "status"]).await?;
-        let (call, status) = (answer.call.clone(), answer.status);
+        let (call, status, date) = (answer.call.clone(), answer.status, answer.date);
         let body = match answer.parse::<StatusBody>() {
             Ok(body) if status == 200 || (status == 503 && body.version.is_some()) => body,
             _ => answer.json()?,
         };
-        body.read(call, status)
+        Ok((body.read(call, status)?, date))
     }
 
     /// The spaces that the credentials may see. A space whose id no manifest can name is left out.
@@ -123,7 +138,9 @@ impl Client {
     /// # Errors
     /// Any error of a call.
     pub async fn spaces(&self) -> Result<Vec<Space>, Error> {
-        let answer = self.get_json(None, &["api", "spaces", "space"]).await?;
+        // A space may hold a picture.
+        let path = ["api", "spaces", "space"];
+        let answer = self.read(None, &path, Reading::List).await?;
         let spaces: Vec<SpaceBody> = answer.json()?;
         Ok(spaces.into_iter().filter_map(SpaceBody::read).collect())
     }
@@ -155,14 +172,14 @@ impl Client {
 
     /// Every connector of a space, with those of kibana.yml and those that Kibana adds by itself.
     ///
-    /// The list changes on its own, so that absence here proves nothing: ask [`Client::get`].
+    /// The list changes on its own, so that absence here proves nothing: ask [`Client::get`]. It alone tells how many
+    /// rules and others refer to a connector.
     ///
     /// # Errors
-    /// Any error of a call.
+    /// [`Error::ListTooLarge`] beyond 8 MiB; else any error of a call.
     pub async fn list(&self, space: &SpaceId) -> Result<Vec<Observed>, Error> {
-        let answer = self
-            .get_json(Some(space), &["api", "actions", "connectors"])
-            .await?;
+        let path = ["api", "actions", "connectors"];
+        let answer = self.read(Some(space), &path, Reading::List).await?;
         self.explain(answer.json()).await
     }
 
@@ -233,6 +250,37 @@ impl Client {
         Ok(execution.read())
     }
 
+    /// Whether the credentials may write connectors in a space; nothing is written. Kibana looks at the privilege
+    /// before it looks for the type, so that the create of a type that does not exist tells (`create.ts`).
+    ///
+    /// # Errors
+    /// Where Kibana answers neither yes nor no.
+    pub(crate) async fn may_write(&self, space: &SpaceId) -> Result<bool, Error> {
+        let body = serde_json::json!({
+            "name": "Keyfleet asks for its privileges",
+            "connector_type_id": NO_TYPE,
+            "config": {},
+            "secrets": {},
+        });
+        let body = Bytes::from(body.to_string());
+        let answer = self.write(Method::POST, space, &[], Some(body)).await?;
+        if answer.is_success() {
+            let problem =
+                format!("a connector of the type {NO_TYPE} was taken, which does not exist");
+            let call = answer.call;
+            return Err(Error::Unexpected { call, problem });
+        }
+        let names_type = String::from_utf8_lossy(&answer.body).contains(NO_TYPE);
+        let error = answer.refusal();
+        if matches!(error, Error::Forbidden { .. }) {
+            Ok(false)
+        } else if matches!(error, Error::Rejected { .. }) && names_type {
+            Ok(true)
+        } else {
+            Err(error)
+        }
+    }
+
     /// Whether Kibana has its encryption key; `None` where it does not tell (the route wants a privilege on rules).
     ///
     /// # Errors
@@ -247,12 +295,23 @@ impl Client {
     }
 
     async fn get_json(&self, space: Option<&SpaceId>, path: &[&str]) -> Result<Answer, Error> {
+        self.read(space, path, Reading::Whole).await
+    }
+
+    async fn read(
+        &self,
+        space: Option<&SpaceId>,
+        path: &[&str],
+        reading: Reading,
+    ) -> Result<Answer, Error> {
         self.send(Request {
+            service: Service::Kibana,
             method: Method::GET,
             space,
             path,
             body: None,
             timeout: self.timeout,
+            reading,
         })
         .await
     }
@@ -271,11 +330,13 @@ impl Client {
             self.timeout
         };
         self.send(Request {
+            service: Service::Kibana,
             method,
             space: Some(space),
             path: &path,
             body,
             timeout,
+            reading: Reading::Whole,
         })
         .await
     }
@@ -285,7 +346,7 @@ impl Client {
         let Err(Error::ServerError { call, status: 500 }) = outcome else {
             return outcome;
         };
-        let runs_connector = call.ends_with("/_execute");
+        let runs_connector = call.line.ends_with("/_execute");
         Err(match self.has_encryption_key().await {
             Ok(Some(false)) => Error::NoEncryptionKey { call },
             Ok(Some(true)) if runs_connector => Error::Undecryptable { call },

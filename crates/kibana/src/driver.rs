@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use keyfleet_core::connector::Provider;
+use keyfleet_core::binding::Rung;
+use keyfleet_core::connector::{Probe, Provider};
 use keyfleet_core::failure::FailureClass;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -12,10 +13,17 @@ use crate::api::{Execution, Observed};
 use crate::version::Version;
 use crate::write::Write;
 
+mod bedrock;
 mod endpoint;
 mod fields;
+mod gemini;
 mod gen_ai;
+mod inference;
+mod inference_endpoint;
 mod probe;
+mod schema;
+mod secrets;
+mod services;
 
 /// The longest name that people see in Kibana; more fits into no list there.
 const NAME_CHARS_MAX: usize = 255;
@@ -24,7 +32,13 @@ const NAME_CHARS_MAX: usize = 255;
 const NOT_PLAIN: &str = "holds a line break, another control character, or one that nobody sees or that turns the text around; remove it";
 
 /// Every connector type that this version of Keyfleet can spread.
-static DRIVERS: [&dyn Driver; 1] = [&gen_ai::GenAi];
+static DRIVERS: [&dyn Driver; 5] = [
+    &gen_ai::GenAi,
+    &bedrock::Bedrock,
+    &gemini::Gemini,
+    &inference::Inference,
+    &inference_endpoint::InferenceEndpoint,
+];
 
 /// The driver of a connector type, such as `.gen-ai`.
 pub fn driver(connector_type: &str) -> Option<&'static dyn Driver> {
@@ -127,7 +141,7 @@ pub trait Driver: Send + Sync + fmt::Debug {
         &self,
         config_json: &str,
         display_name: &str,
-        secret: &SecretString,
+        secret: &KeyValue<'_>,
         version: &Version,
     ) -> Result<Write, Vec<InvalidConfig>>;
 
@@ -144,12 +158,52 @@ pub trait Driver: Send + Sync + fmt::Debug {
         observed: &Observed,
     ) -> Vec<Difference>;
 
-    /// The `params` of a tiny live call for [`crate::Client::execute`]. It costs a few tokens.
-    fn probe(&self, config_json: &str) -> Value;
+    /// Checks that a write can turn a connector of ours into this definition.
+    ///
+    /// # Errors
+    /// For the first field that only a new connector can have: Elasticsearch changes no more than the key of an
+    /// inference endpoint. Report it as REJECTED and write nothing.
+    fn check_update(&self, config_json: &str, observed: &Observed) -> Result<(), InvalidConfig>;
+
+    /// What a tiny live call sends: the `params` for [`crate::Client::execute`], or the body of a call to an inference
+    /// endpoint. It costs a few tokens. `probe` is what the definition says of it.
+    fn probe(&self, config_json: &str, probe: &Probe) -> Value;
 
     /// The `params` of a second call, where the first failed only because the server knows its limit by an older
     /// name; `None` where a second call would tell nothing new.
-    fn probe_again(&self, config_json: &str, execution: &Execution) -> Option<Value>;
+    fn probe_again(&self, config_json: &str, probe: &Probe, execution: &Execution)
+    -> Option<Value>;
+
+    /// Checks what a definition says of the live call.
+    ///
+    /// # Errors
+    /// Everything that is wrong; fields are `probe.body`, `probe.maxTokens` and so on.
+    fn check_probe(&self, config_json: &str, probe: &Probe) -> Result<(), Vec<InvalidConfig>>;
+
+    /// The parts of the key that a connector with this config needs or may have, the most important first. A Key of one
+    /// text serves where there is only one that is required. Where a key may have several forms, required is what the
+    /// usual form requires; whether a Key fits is for [`Driver::check_secret_parts`] to say.
+    fn secret_parts(&self, config_json: &str) -> Vec<SecretPart>;
+
+    /// Checks that a Key with these parts is one for this connector; no parts: a Key of one text. With a version also
+    /// that this Kibana takes such a key.
+    ///
+    /// # Errors
+    /// Says what the connector wants instead; the field is `key`. A config that names no provider passes: that is said
+    /// by [`Driver::check`].
+    fn check_secret_parts(
+        &self,
+        config_json: &str,
+        parts: &[String],
+        version: Option<&Version>,
+    ) -> Result<(), InvalidConfig>;
+
+    /// Where connectors of this type are kept.
+    fn surface(&self, config_json: &str) -> Surface;
+
+    /// The inference endpoint that a connector in a space makes for itself: Elasticsearch has one of that id, whatever
+    /// space it is made from.
+    fn endpoint(&self, config_json: &str) -> Option<String>;
 
     /// What the outcome of that call means for the key and the definition.
     fn read_probe(&self, execution: &Execution) -> ProbeResult;
@@ -164,14 +218,55 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn model(&self, config_json: &str) -> Option<String>;
 }
 
-/// A field of a connector type, and since when it is there.
+/// The value of a Key, as it came from Vault.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyValue<'a> {
+    /// One text, or one JSON object of texts.
+    pub text: &'a SecretString,
+    /// The names in the object; none where the value is one text.
+    pub parts: &'a [String],
+}
+
+impl<'a> KeyValue<'a> {
+    /// A value of one text.
+    pub const fn plain(text: &'a SecretString) -> Self {
+        Self { text, parts: &[] }
+    }
+}
+
+/// A part of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Feature {
-    /// The value of `apiProvider` whose field it is.
-    pub provider: &'static str,
-    /// Its name in `config`.
-    pub field: &'static str,
+pub struct SecretPart {
+    /// What Kibana calls it in `secrets`, such as `apiKey`.
+    pub name: &'static str,
     /// No connector without it.
+    pub is_required: bool,
+}
+
+/// Where connectors of a type are kept, and so how they are read, written and tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surface {
+    /// A space of Kibana, through its Actions API.
+    Kibana,
+    /// Elasticsearch itself, as an inference endpoint of this task (`chat_completion`, `completion`). There are no
+    /// spaces there: only the space `default` may be named.
+    Elasticsearch {
+        /// The task, part of the endpoint's path.
+        task: String,
+    },
+}
+
+/// A field or a part of the key of a connector type, and since when it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// The provider whose field it is, as the config names it; empty where the type has only one.
+    pub provider: &'static str,
+    /// Its name in `config`, such as `apiUrl` or `providerConfig.model_id`, or in `secrets`; `taskType: chat_completion`
+    /// for a value that came after its field.
+    pub name: String,
+    /// A part of the key.
+    pub is_secret: bool,
+    /// No connector without it; of a part: no usual key without it.
     pub is_required: bool,
     /// The first Kibana that has it for this provider.
     pub since: Version,
@@ -224,6 +319,8 @@ pub enum ProbeResult {
     Proven {
         /// Something worth knowing about it.
         note: Option<String>,
+        /// How far the call came: a model that only wanted more tokens took the key and did not answer.
+        rung: Rung,
     },
     /// They do not, or nobody can tell.
     Failed {
@@ -232,13 +329,15 @@ pub enum ProbeResult {
         /// The provider's or Kibana's words. They **may repeat part of a key**: scrub them with `keyfleet-seal` before
         /// they leave the agent.
         text: String,
+        /// How far it came; `None` where Kibana did not even run it.
+        rung: Option<Rung>,
     },
 }
 
 impl fmt::Debug for ProbeResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Proven { note } => f.debug_struct("Proven").field("note", note).finish(),
+            Self::Proven { note, .. } => f.debug_struct("Proven").field("note", note).finish(),
             Self::Failed { class, .. } => f
                 .debug_struct("Failed")
                 .field("class", class)

@@ -1,18 +1,37 @@
 //! What must hold before the first write to a Kibana.
 
-use std::fmt;
+mod check;
+mod kibana;
+mod privileges;
 
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::SpaceId;
 
-use crate::api::{Space, Status, TypeInfo};
-use crate::client::Client;
+pub use self::check::{Check, CheckName, CheckOutcome};
+use self::kibana::{
+    check_encryption, check_spaces, check_status, check_types, note_clock, note_trust,
+};
+use crate::api::{Space, Status};
+use crate::client::{Client, Service};
 use crate::error::Error;
-use crate::text::word;
-use crate::version::Version;
 
-/// Elastic's licences, from the least to the most; a trial allows what `enterprise` allows and shows as it.
-const LICENCES: [&str; 5] = ["basic", "standard", "gold", "platinum", "enterprise"];
+/// What is to be written there.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Connector types.
+    pub types: &'a [&'a str],
+    /// Into which spaces.
+    pub spaces: &'a [SpaceId],
+    /// Ask also what is not asked in every round: one request per space, and one to Elasticsearch where inference
+    /// endpoints are wanted.
+    pub privileges: bool,
+    /// What time it is here.
+    pub now: Timestamp,
+}
 
 /// What was found. Fields stay empty where Kibana did not answer; the problems say why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +47,10 @@ pub struct Preflight {
     pub encryption_key: Option<bool>,
     /// Everything that is in the way, the most basic first. Empty: go ahead.
     pub problems: Vec<Problem>,
+    /// Every question with its answer, one of each name, in order.
+    pub checks: Vec<Check>,
+    /// How long Kibana or Elasticsearch asked to be left alone.
+    pub retry_after: Option<Duration>,
 }
 
 /// One thing in the way of a write.
@@ -70,6 +93,15 @@ impl fmt::Display for Problem {
 }
 
 impl Preflight {
+    /// Takes over from an earlier one what this one did not ask, because it is not asked in every round.
+    pub fn complete_from(&mut self, earlier: &Self) {
+        for check in self.checks.iter_mut().filter(|check| check.is_left_out()) {
+            if let Some(known) = earlier.checks.iter().find(|known| known.name == check.name) {
+                *check = known.clone();
+            }
+        }
+    }
+
     fn problem(&mut self, class: FailureClass, scope: Scope, sentence: impl Into<String>) {
         self.problems.push(Problem {
             class,
@@ -78,121 +110,111 @@ impl Preflight {
         });
     }
 
-    fn failed(&mut self, error: &Error) {
+    /// A call failed whose answer everything else depends on.
+    fn failed(&mut self, name: CheckName, error: &Error) {
+        self.quiet(error);
+        if matches!(error, Error::Unauthorized { .. }) {
+            // Some releases show their status to everybody.
+            self.checks
+                .retain(|check| check.name != CheckName::Credentials);
+            self.note(
+                CheckName::Credentials,
+                CheckOutcome::Failed,
+                error.to_string(),
+            );
+        }
         self.problem(error.class(), Scope::Kibana, error.to_string());
+        self.note(name, CheckOutcome::Failed, error.to_string());
+    }
+
+    fn quiet(&mut self, error: &Error) {
+        self.retry_after = self.retry_after.max(error.retry_after());
+    }
+
+    fn note(&mut self, name: CheckName, outcome: CheckOutcome, sentence: impl Into<String>) {
+        self.checks.push(Check::new(name, outcome, sentence));
+    }
+
+    /// Takes in the problems of one question; without any the answer is good and says this.
+    fn conclude(&mut self, name: CheckName, problems: Vec<Problem>, good: impl Into<String>) {
+        let lines: Vec<&str> = problems.iter().map(|it| it.sentence.as_str()).collect();
+        let check = match lines.as_slice() {
+            [] => Check::new(name, CheckOutcome::Ok, good),
+            [one] => Check::new(name, CheckOutcome::Failed, *one),
+            [first, others @ ..] => {
+                let sentence = format!("{first} (and {} more)", others.len());
+                Check::new(name, CheckOutcome::Failed, sentence).with_detail(lines.join("\n"))
+            }
+        };
+        self.checks.push(check);
+        self.problems.extend(problems);
     }
 }
 
 /// Asks everything that must hold before connectors of these types are written into these spaces. Writes nothing.
 ///
-/// At most four calls: status, types, spaces, encryption key. A Kibana that cannot be reached is asked once.
-pub async fn preflight(client: &Client, types: &[&str], spaces: &[SpaceId]) -> Preflight {
+/// At most four calls: status, types, spaces, encryption key; with [`Wanted::privileges`] one more per space, and one to
+/// Elasticsearch. A Kibana that cannot be reached is asked once.
+pub async fn preflight(client: &Client, wanted: &Wanted<'_>) -> Preflight {
     let mut found = Preflight::default();
-    match client.status().await {
-        Ok(status) => check_status(&mut found, status),
-        Err(error) => found.failed(&error),
+    ask(client, wanted, &mut found).await;
+    if !found
+        .checks
+        .iter()
+        .any(|it| it.name == CheckName::Privileges)
+    {
+        privileges::skip(wanted, &mut found, check::POINTLESS);
+    }
+    found.checks = check::complete(found.checks);
+    found
+}
+
+async fn ask(client: &Client, wanted: &Wanted<'_>, found: &mut Preflight) {
+    match client.status_and_date().await {
+        Ok((status, date)) => {
+            note_trust(found, client.trust(Service::Kibana));
+            note_clock(found, date, wanted.now);
+            check_status(found, status);
+        }
+        Err(error) => check_refusal(found, client, &error),
     }
     if found.status.is_none() || !found.problems.is_empty() {
-        return found;
+        return;
     }
     // Whether Kibana tells depends on a privilege that nothing else needs, so silence is no problem.
-    check_encryption(
-        &mut found,
-        client.has_encryption_key().await.unwrap_or(None),
-    );
+    let has_key = client.has_encryption_key().await;
+    if let Err(error) = &has_key {
+        found.quiet(error);
+    }
+    check_encryption(found, has_key.unwrap_or(None));
     match client.spaces().await {
-        Ok(visible) => check_spaces(&mut found, visible, spaces),
-        Err(error) => found.failed(&error),
+        Ok(visible) => check_spaces(found, visible, wanted.spaces),
+        Err(error) => found.failed(CheckName::Spaces, &error),
     }
     // Without the key every connector route fails, which would only repeat the same problem.
     if found.encryption_key != Some(false) {
         match client.connector_types().await {
-            Ok(registered) => check_types(&mut found, &registered, types),
-            Err(error) => found.failed(&error),
+            Ok(registered) => check_types(found, &registered, wanted.types),
+            Err(error) => found.failed(CheckName::ConnectorTypes, &error),
         }
+        privileges::check(client, wanted, found).await;
     }
-    found
+    privileges::check_elasticsearch(client, wanted, found).await;
 }
 
-fn check_status(found: &mut Preflight, status: Status) {
-    let version = status.version;
-    if version < Version::OLDEST {
-        let sentence = format!(
-            "Kibana {version} is too old: {} was the first with LLM connectors; upgrade it",
-            Version::OLDEST
-        );
-        found.problem(FailureClass::Rejected, Scope::Kibana, sentence);
-    }
-    if !status.available {
-        let sentence = "Kibana answers but is not ready; look at `status` in its /api/status page";
-        found.problem(FailureClass::KibanaDown, Scope::Kibana, sentence);
-    }
-    found.status = Some(status);
-}
-
-fn check_types(found: &mut Preflight, registered: &[TypeInfo], wanted: &[&str]) {
-    let allowed = |licence: &&&str| {
-        registered
-            .iter()
-            .any(|info| info.enabled_in_license && info.minimum_license_required == **licence)
+/// The first call of all failed.
+fn check_refusal(found: &mut Preflight, client: &Client, error: &Error) {
+    let answered = matches!(error.class(), FailureClass::KibanaAuth);
+    let name = if answered {
+        note_trust(found, client.trust(Service::Kibana));
+        found.note(CheckName::Reachability, CheckOutcome::Ok, "Kibana answers");
+        CheckName::Credentials
+    } else if matches!(error, Error::Tls { .. }) {
+        let sentence = "there is no trusted connection to Kibana";
+        found.note(CheckName::Reachability, CheckOutcome::Failed, sentence);
+        CheckName::Tls
+    } else {
+        CheckName::Reachability
     };
-    found.licence = LICENCES
-        .iter()
-        .rev()
-        .find(allowed)
-        .map(|licence| (*licence).to_owned());
-    for id in wanted {
-        let scope = Scope::Type((*id).to_owned());
-        match registered.iter().find(|info| info.id == *id) {
-            None => {
-                let sentence = format!(
-                    "this Kibana has no connector type {id}; use another type or another Kibana"
-                );
-                found.problem(FailureClass::Rejected, scope, sentence);
-            }
-            Some(info) if !info.enabled_in_config => {
-                let sentence = format!(
-                    "the connector type {id} is switched off; add it to `xpack.actions.enabledActionTypes` in kibana.yml"
-                );
-                found.problem(FailureClass::Rejected, scope, sentence);
-            }
-            Some(info) if !info.enabled_in_license => {
-                let sentence = format!(
-                    "the licence does not allow the connector type {id}, which needs {}; upgrade or renew it",
-                    word(&info.minimum_license_required)
-                );
-                found.problem(FailureClass::Licence, scope, sentence);
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-fn check_spaces(found: &mut Preflight, visible: Vec<Space>, wanted: &[SpaceId]) {
-    for id in wanted {
-        match visible.iter().find(|space| space.id == *id) {
-            None => {
-                let sentence = format!(
-                    "the space {id} does not exist, or the agent's API key may not see it; create or grant it"
-                );
-                found.problem(FailureClass::Rejected, Scope::Space(id.clone()), sentence);
-            }
-            Some(space) if !space.actions_enabled => {
-                let sentence = format!(
-                    "the space {id} has the feature \"Actions and Connectors\" switched off; switch it on in the space's settings"
-                );
-                found.problem(FailureClass::Rejected, Scope::Space(id.clone()), sentence);
-            }
-            Some(_) => {}
-        }
-    }
-    found.spaces = visible;
-}
-
-fn check_encryption(found: &mut Preflight, answer: Option<bool>) {
-    found.encryption_key = answer;
-    if answer == Some(false) {
-        let sentence = "Kibana has no encryption key for secrets; set `xpack.encryptedSavedObjects.encryptionKey` in kibana.yml";
-        found.problem(FailureClass::Encryption, Scope::Kibana, sentence);
-    }
+    found.failed(name, error);
 }

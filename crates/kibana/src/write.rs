@@ -1,5 +1,7 @@
 //! The body of a write: the only place where a key becomes part of a request.
 
+mod endpoint;
+
 use std::fmt;
 use std::io;
 
@@ -10,8 +12,10 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+pub(crate) use self::endpoint::flat;
+
 /// A connector as one Kibana version wants it, ready to be sent by [`crate::Client::create`] or
-/// [`crate::Client::update`].
+/// [`crate::Client::update`]; or an inference endpoint for Elasticsearch.
 ///
 /// A PUT replaces everything, so config and secrets always travel together. `Debug` shows no secret. The buffers of
 /// the body are wiped after use; copies inside the HTTP and TLS libraries are not, and live as long as the request.
@@ -19,7 +23,15 @@ pub struct Write {
     pub(crate) connector_type_id: &'static str,
     pub(crate) name: String,
     pub(crate) config: Map<String, Value>,
-    pub(crate) secrets: Vec<(&'static str, SecretString)>,
+    pub(crate) secrets: Secrets,
+}
+
+/// The parts of a key as the type wants them.
+pub(crate) struct Secrets {
+    /// The one field that holds all parts, where a type wants them inside one, such as `providerSecrets`.
+    pub(crate) within: Option<&'static str>,
+    /// Each part under Kibana's name.
+    pub(crate) parts: Vec<(&'static str, SecretString)>,
 }
 
 impl Write {
@@ -48,25 +60,26 @@ impl Write {
         self.body(None)
     }
 
-    /// Serialised twice: once to learn the length, so that the buffer with the key never grows and leaves no
-    /// copy behind.
     fn body(&self, connector_type_id: Option<&'static str>) -> Bytes {
-        let secrets = Secrets(&self.secrets);
-        let body = Body {
+        bytes_of(&Body {
             name: &self.name,
             connector_type_id,
             config: &self.config,
-            secrets,
-        };
-        let mut length = Length(0);
-        let counted = serde_json::to_writer(&mut length, &body);
-        let mut buffer = Zeroizing::new(Vec::with_capacity(length.0));
-        let written = serde_json::to_writer(&mut *buffer, &body);
-        counted
-            .and(written)
-            .expect("text keys and values always serialise into memory");
-        Bytes::from_owner(buffer)
+            secrets: &self.secrets,
+        })
     }
+}
+
+/// Serialised twice: once to learn the length, so that the buffer with the key never grows and leaves no copy behind.
+fn bytes_of(body: &impl Serialize) -> Bytes {
+    let mut length = Length(0);
+    let counted = serde_json::to_writer(&mut length, body);
+    let mut buffer = Zeroizing::new(Vec::with_capacity(length.0));
+    let written = serde_json::to_writer(&mut *buffer, body);
+    counted
+        .and(written)
+        .expect("text keys and values always serialise into memory");
+    Bytes::from_owner(buffer)
 }
 
 impl fmt::Debug for Write {
@@ -79,8 +92,9 @@ impl fmt::Debug for Write {
                 "secrets",
                 &self
                     .secrets
+                    .parts
                     .iter()
-                    .map(|(field, _)| *field)
+                    .map(|(part, _)| *part)
                     .collect::<Vec<_>>(),
             )
             .finish()
@@ -93,16 +107,28 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     connector_type_id: Option<&'static str>,
     config: &'a Map<String, Value>,
-    secrets: Secrets<'a>,
+    secrets: &'a Secrets,
 }
 
-struct Secrets<'a>(&'a [(&'static str, SecretString)]);
+impl Serialize for Secrets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let parts = Parts(&self.parts);
+        let Some(within) = self.within else {
+            return parts.serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(within, &parts)?;
+        map.end()
+    }
+}
 
-impl Serialize for Secrets<'_> {
+struct Parts<'a>(&'a [(&'static str, SecretString)]);
+
+impl Serialize for Parts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (field, secret) in self.0 {
-            map.serialize_entry(field, secret.expose_secret())?;
+        for (part, secret) in self.0 {
+            map.serialize_entry(part, secret.expose_secret())?;
         }
         map.end()
     }
@@ -134,7 +160,10 @@ mod tests {
             connector_type_id: ".gen-ai",
             name: "OpenAI".to_owned(),
             config: config.as_object().cloned().unwrap(),
-            secrets: vec![("apiKey", SecretString::from("sk-canary"))],
+            secrets: Secrets {
+                within: None,
+                parts: vec![("apiKey", SecretString::from("sk-canary"))],
+            },
         }
     }
 
@@ -149,6 +178,15 @@ mod tests {
             assert_eq!(body["secrets"], json!({"apiKey": "sk-canary"}));
             assert_eq!(body["config"], Value::Object(write().config));
         }
+    }
+
+    #[test]
+    fn the_parts_may_be_inside_one_field() {
+        let mut write = write();
+        write.secrets.within = Some("providerSecrets");
+        let body: Value = serde_json::from_slice(&write.update_body()).unwrap();
+        let inside = json!({"providerSecrets": {"apiKey": "sk-canary"}});
+        assert_eq!(body["secrets"], inside);
     }
 
     #[test]

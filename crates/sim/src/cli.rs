@@ -69,10 +69,17 @@ For a Kibana:
       also model, message, delay_ms, remaining
   '{\"api\": {\"mode\": \"status\", \"status\": 429, \"methods\": [\"PUT\"], \"remaining\": 3}}'
       mode: down, hang, slow, status, html, half_closed, write_then_fail;
-      also delay_ms, retry_after_secs, path_contains
+      also delay_ms, retry_after_secs, retry_after_date, path_contains
   '{\"licence\": \"basic\"}'
-      also type_disabled, privilege (none, read, all), encryption_key_missing,
-      undecryptable, secrets_missing, status_level, upgrade_to
+      also type_disabled, licence_expired, privilege (none, read, all), privilege_in,
+      encryption_key_missing, undecryptable, secrets_missing, status_level,
+      clock_skew_secs, upgrade_to
+  '{\"undecryptable\": [\"ID\"], \"type_disabled\": [\".bedrock\"]}'
+      only for these connectors or types
+
+For the Elasticsearch beside a Kibana: api and provider as above, and
+  '{\"privilege\": \"monitor\"}'
+      none, monitor, manage
 
 For an OpenAI:
   '{\"mode\": \"quota\"}'
@@ -117,6 +124,12 @@ struct KibanaArguments {
     /// Its licence.
     #[arg(long, value_enum, default_value = "enterprise")]
     licence: Licence,
+    /// Where the Elasticsearch under it listens, for inference endpoints; none without it.
+    #[arg(long)]
+    elasticsearch_listen: Option<SocketAddr>,
+    /// Takes the place of the public addresses of OpenAI and Azure in inference endpoints that name no other.
+    #[arg(long)]
+    provider_url: Option<String>,
     /// Hosts that connectors may call.
     #[arg(long, value_delimiter = ',', default_value = "*")]
     allowed_hosts: Vec<String>,
@@ -199,7 +212,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Prints the ready line, then serves until SIGTERM or Ctrl-C.
 async fn serve(label: &str, server: Server) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    print(&format!("keyfleet-sim: {label} ready at {}", server.url()))?;
+    let beside = server
+        .elasticsearch_url()
+        .map(|url| format!(" and elasticsearch at {url}"))
+        .unwrap_or_default();
+    print(&format!(
+        "keyfleet-sim: {label} ready at {}{beside}",
+        server.url()
+    ))?;
     tokio::select! {
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C")?,
@@ -233,6 +253,8 @@ impl From<KibanaArguments> for kibana::Options {
             licence: arguments.licence,
             allowed_hosts: arguments.allowed_hosts,
             preconfigured: arguments.preconfigured,
+            elasticsearch: arguments.elasticsearch_listen,
+            provider_url: arguments.provider_url,
             delay: Duration::from_millis(arguments.delay_ms),
             provider_timeout: Duration::from_millis(arguments.provider_timeout_ms),
             state_file: arguments.state,

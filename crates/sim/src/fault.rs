@@ -1,10 +1,50 @@
 //! What the fault switches of both simulators have in common.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
+use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::reply::{Call, Reply};
+
+/// A switch for everything, or only for some ids: `true`, `false` or a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or a list of ids")]
+pub(crate) enum Only {
+    Flag(bool),
+    These(BTreeSet<String>),
+}
+
+impl Default for Only {
+    fn default() -> Self {
+        Self::Flag(false)
+    }
+}
+
+impl Only {
+    /// Whether the switch is on for this id.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        match self {
+            Self::Flag(flag) => *flag,
+            Self::These(ids) => ids.contains(id),
+        }
+    }
+}
+
+/// The time in the form of the `Date` header (RFC 9110), so many seconds from now.
+pub(crate) fn http_date(secs_from_now: i64) -> String {
+    let then = Timestamp::now().saturating_add(SignedDuration::from_secs(secs_from_now));
+    then.ok()
+        .and_then(|then| {
+            DateTimePrinter::new()
+                .timestamp_to_rfc9110_string(&then)
+                .ok()
+        })
+        .unwrap_or_default()
+}
 
 /// Reads a fault document. Unknown keys are refused with a text that names them and lists the known ones.
 pub(crate) fn read<T: DeserializeOwned>(call: &Call) -> Result<T, Reply> {

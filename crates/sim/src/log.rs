@@ -14,6 +14,8 @@ pub(crate) const CAPACITY: usize = 50_000;
 /// A longer body is logged as its length, so that a full ring stays small.
 const BODY_BYTES_MAX: usize = 8_192;
 const REMOVED: &str = "[removed]";
+/// The classes of requests that make a provider work.
+const RUNS: [&str; 3] = ["execute", "inference_call", "chat"];
 
 /// One request as the log shows it; a `status` of `null` means that no answer was given (yet).
 #[derive(Debug, Clone, Serialize)]
@@ -36,7 +38,59 @@ pub(crate) struct Entry {
 struct Ring {
     next: u64,
     entries: VecDeque<Entry>,
-    counters: BTreeMap<(String, &'static str), u64>,
+    counters: BTreeMap<Kind, u64>,
+    now: Crowd,
+    most: Crowd,
+    /// How many writes each connector has under way.
+    writing: BTreeMap<String, u64>,
+    writes_per_connector_max: u64,
+}
+
+/// What is counted as one: method, class and space of a request.
+type Kind = (String, &'static str, Option<String>);
+
+/// How many requests are under way.
+#[derive(Debug, Default, Clone, Copy)]
+struct Crowd {
+    all: u64,
+    writes: u64,
+    runs: u64,
+}
+
+impl Crowd {
+    fn most(self, other: Self) -> Self {
+        Self {
+            all: self.all.max(other.all),
+            writes: self.writes.max(other.writes),
+            runs: self.runs.max(other.runs),
+        }
+    }
+}
+
+/// A request that is under way until this is dropped.
+pub(crate) struct InFlight<'a> {
+    log: &'a Log,
+    is_write: bool,
+    is_run: bool,
+    connector_id: Option<String>,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut ring = self.log.lock();
+        ring.now.all -= 1;
+        ring.now.writes -= u64::from(self.is_write);
+        ring.now.runs -= u64::from(self.is_run);
+        let Some(id) = &self.connector_id else {
+            return;
+        };
+        match ring.writing.get_mut(id) {
+            Some(n_writes) if *n_writes > 1 => *n_writes -= 1,
+            Some(_) | None => {
+                ring.writing.remove(id);
+            }
+        }
+    }
 }
 
 /// The log of one simulator.
@@ -68,7 +122,7 @@ impl Log {
         ring.next += 1;
         *ring
             .counters
-            .entry((call.method.to_string(), place.class))
+            .entry((call.method.to_string(), place.class, place.space.clone()))
             .or_default() += 1;
         if ring.entries.len() >= self.capacity {
             ring.entries.pop_front();
@@ -87,6 +141,30 @@ impl Log {
         seq
     }
 
+    /// Counts a request as being under way until the guard is dropped.
+    pub(crate) fn enter(&self, call: &Call, place: &Place) -> InFlight<'_> {
+        let is_run = RUNS.contains(&place.class);
+        let is_write = !call.method.is_safe() && !is_run;
+        let connector_id = place.connector_id.clone().filter(|_| is_write);
+        let mut ring = self.lock();
+        ring.now.all += 1;
+        ring.now.writes += u64::from(is_write);
+        ring.now.runs += u64::from(is_run);
+        ring.most = ring.most.most(ring.now);
+        if let Some(id) = &connector_id {
+            let n_writes = ring.writing.entry(id.clone()).or_default();
+            *n_writes += 1;
+            let n_writes = *n_writes;
+            ring.writes_per_connector_max = ring.writes_per_connector_max.max(n_writes);
+        }
+        InFlight {
+            log: self,
+            is_write,
+            is_run,
+            connector_id,
+        }
+    }
+
     /// Notes the status a request was answered with.
     pub(crate) fn finish(&self, seq: u64, status: u16) {
         let mut ring = self.lock();
@@ -101,13 +179,14 @@ impl Log {
         }
     }
 
-    /// Answers `/_sim/requests` and `/_sim/requests/count`; `None` for any other path.
+    /// Answers `/_sim/requests` and what is below it; `None` for any other path.
     pub(crate) fn answer(&self, call: &Call) -> Option<Reply> {
         match (call.method.as_str(), call.path.as_str()) {
             ("GET", "/_sim/requests") => Some(self.list(call)),
             ("GET", "/_sim/requests/count") => Some(self.count(call)),
+            ("GET", "/_sim/requests/counts") => Some(self.counts(call)),
             ("DELETE", "/_sim/requests") => {
-                *self.lock() = Ring::default();
+                self.forget();
                 Some(Reply::empty())
             }
             _ => None,
@@ -128,7 +207,52 @@ impl Log {
         Reply::json(200, &json!(entries))
     }
 
-    /// Counts from the counters when only method and class are asked for, else from what the ring still holds.
+    /// Empties the log and its counters; what is under way stays so.
+    fn forget(&self) {
+        let mut ring = self.lock();
+        *ring = Ring {
+            now: ring.now,
+            most: ring.now,
+            writes_per_connector_max: ring.writing.values().copied().max().unwrap_or_default(),
+            writing: std::mem::take(&mut ring.writing),
+            ..Ring::default()
+        };
+    }
+
+    /// Every counter, and the most that was ever under way at once.
+    fn counts(&self, call: &Call) -> Reply {
+        let filter = match Filter::read(call) {
+            Ok(filter) if filter.needs_entries() => {
+                let text = "only `method`, `class` and `space` can be asked for here";
+                return Reply::sim_error(400, text);
+            }
+            Ok(filter) => filter,
+            Err(reply) => return reply,
+        };
+        let ring = self.lock();
+        let rows: Vec<Value> = ring
+            .counters
+            .iter()
+            .filter(|(kind, _)| filter.counts(kind))
+            .map(|((method, class, space), count)| {
+                json!({ "method": method, "class": class, "space": space, "count": count })
+            })
+            .collect();
+        Reply::json(
+            200,
+            &json!({
+                "total": rows.iter().filter_map(|row| row["count"].as_u64()).sum::<u64>(),
+                "in_flight": ring.now.all,
+                "in_flight_max": ring.most.all,
+                "writes_in_flight_max": ring.most.writes,
+                "runs_in_flight_max": ring.most.runs,
+                "writes_per_connector_max": ring.writes_per_connector_max,
+                "counts": rows,
+            }),
+        )
+    }
+
+    /// Counts from the counters when only method, class and space are asked for, else from what the ring still holds.
     fn count(&self, call: &Call) -> Reply {
         let filter = match Filter::read(call) {
             Ok(filter) => filter,
@@ -147,7 +271,7 @@ impl Log {
         let count: u64 = ring
             .counters
             .iter()
-            .filter(|((method, class), _)| filter.method_is(method) && filter.class_is(class))
+            .filter(|(kind, _)| filter.counts(kind))
             .map(|(_, count)| count)
             .sum();
         Reply::json(200, &json!({ "count": count, "exact": true }))
@@ -202,10 +326,15 @@ impl Filter {
 
     fn needs_entries(&self) -> bool {
         self.path_contains.is_some()
-            || self.space.is_some()
             || self.connector_id.is_some()
             || self.status.is_some()
             || self.after.is_some()
+    }
+
+    fn counts(&self, (method, class, space): &Kind) -> bool {
+        self.method_is(method)
+            && self.class_is(class)
+            && (self.space.is_none() || self.space == *space)
     }
 
     fn method_is(&self, method: &str) -> bool {
@@ -257,6 +386,7 @@ fn without_secrets(value: Value) -> Value {
             .into_iter()
             .map(|(key, value)| match key.as_str() {
                 "secrets" => (key, removed(&value)),
+                "api_key" => (key, Value::from(REMOVED)),
                 _ => (key, without_secrets(value)),
             })
             .collect(),

@@ -52,6 +52,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    elasticsearch: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -60,6 +61,7 @@ impl Server {
     pub(crate) fn new(address: SocketAddr, stop: CancellationToken, tasks: JoinSet<()>) -> Self {
         Self {
             address,
+            elasticsearch: None,
             stop,
             tasks,
         }
@@ -71,10 +73,30 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// The base address of the simulated Elasticsearch beside it, where there is one.
+    #[must_use]
+    pub fn elasticsearch_url(&self) -> Option<String> {
+        self.elasticsearch
+            .map(|address| format!("http://{address}"))
+    }
+
     /// The address it really listens on, never port 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Serves the Elasticsearch of this Kibana too, for as long.
+    pub(crate) async fn beside<S: Simulated>(
+        &mut self,
+        listen: SocketAddr,
+        simulated: Arc<S>,
+    ) -> Result<(), Error> {
+        let (listener, address) = bind(listen).await?;
+        self.elasticsearch = Some(address);
+        let stop = self.stop.clone();
+        self.tasks.spawn(accept(listener, simulated, stop));
+        Ok(())
     }
 
     /// Closes the listener and every connection, finished or not, and returns when all are gone.
@@ -95,16 +117,21 @@ pub(crate) async fn serve<S: Simulated>(
     listen: SocketAddr,
     simulated: Arc<S>,
 ) -> Result<Server, Error> {
+    let (listener, address) = bind(listen).await?;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accept(listener, simulated, stop.clone()));
+    Ok(Server::new(address, stop, tasks))
+}
+
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen {
         address: listen,
         source,
     };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(accept(listener, simulated, stop.clone()));
-    Ok(Server::new(address, stop, tasks))
+    Ok((listener, address))
 }
 
 async fn accept<S: Simulated>(listener: TcpListener, simulated: Arc<S>, stop: CancellationToken) {

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::{Execution, Space, Status};
+use crate::client::Call;
 use crate::error::Error;
 use crate::text::word;
 
@@ -71,7 +73,7 @@ pub(super) struct ExecutionBody {
 }
 
 impl StatusBody {
-    pub(super) fn read(self, call: String, status: u16) -> Result<Status, Error> {
+    pub(super) fn read(self, call: Call, status: u16) -> Result<Status, Error> {
         let Some(version) = self.version else {
             return Err(Error::Redacted { call });
         };
@@ -137,6 +139,12 @@ pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A number that no decision but one about removal needs: an odd one must not spoil a whole list.
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(value.as_u64().map(|n| u32::try_from(n).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What a refusal of Kibana means.
+//! What a refusal of Kibana means; for those of Elasticsearch see `elastic`.
 //!
 //! The texts differ between versions, so the status decides, and a text only by a part that all versions share.
 
 use serde::Deserialize;
 
-use super::Answer;
+use super::{Answer, Call, Service};
 use crate::error::Error;
 use crate::text::one_line;
 
@@ -21,6 +21,9 @@ struct Body {
 impl Answer {
     /// The error that this answer (not 2xx) stands for.
     pub(crate) fn refusal(self) -> Error {
+        if self.call.service == Service::Elasticsearch {
+            return self.elastic_refusal();
+        }
         let message = self.parse::<Body>().ok().map(|body| body.message);
         let Self {
             call,
@@ -59,7 +62,7 @@ impl Answer {
 }
 
 /// Order matters: an allow-list refusal is also a config error by its prefix.
-fn bad_request(call: String, text: &str) -> Error {
+fn bad_request(call: Call, text: &str) -> Error {
     if text.contains("xpack.actions.allowedHosts") {
         Error::HostNotAllowed { call }
     } else if text.contains("preconfigured action")
@@ -75,7 +78,7 @@ fn bad_request(call: String, text: &str) -> Error {
     }
 }
 
-fn forbidden(call: String, text: &str) -> Error {
+fn forbidden(call: Call, text: &str) -> Error {
     if text.contains("enabledActionTypes") {
         Error::TypeNotEnabled { call }
     } else if text.contains("license") {
@@ -108,14 +111,22 @@ mod tests {
 
     use super::*;
 
+    fn call(line: &str) -> Call {
+        Call {
+            service: Service::Kibana,
+            line: line.to_owned(),
+        }
+    }
+
     fn refused(status: u16, message: &str) -> Error {
         let body = json!({"statusCode": status, "error": "x", "message": message})
             .to_string()
             .into_bytes();
         Answer {
-            call: "PUT /x".to_owned(),
+            call: call("PUT /x"),
             status,
             retry_after: None,
+            date: None,
             body,
         }
         .refusal()
@@ -137,7 +148,12 @@ mod tests {
         check(401, "[security_exception: …]", KibanaAuth, "credentials");
         check(404, "Not Found", KibanaDown, "path prefix");
         check(404, "Saved object [action/x] not found", Conflict, "gone");
-        check(409, "Saved object [action/x] conflict", Conflict, "409");
+        check(
+            409,
+            "Saved object [action/x] conflict",
+            Conflict,
+            "somebody else",
+        );
         check(
             413,
             "Payload content length greater than maximum allowed",
@@ -246,9 +262,10 @@ mod tests {
         for status in [400, 403, 404, 409, 500] {
             let body = b"<html>nginx</html>".to_vec();
             let answer = Answer {
-                call: "GET /x".to_owned(),
+                call: call("GET /x"),
                 status,
                 retry_after: None,
+                date: None,
                 body,
             };
             assert!(

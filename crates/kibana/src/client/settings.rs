@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::call::Service;
 use crate::error::Error;
 
 /// Who the agent is for Kibana.
@@ -39,10 +40,23 @@ pub struct Settings {
     /// An HTTP proxy between agent and Kibana, with credentials if it wants some: `http://user:password@host:port`. The
     /// environment's proxy settings are never read.
     pub proxy: Option<Url>,
-    /// The deadline of every call but `execute`.
+    /// Kibana's Elasticsearch, for connectors that are inference endpoints; `None`: no such connector can be served.
+    pub elasticsearch: Option<Elasticsearch>,
+    /// The deadline of every call that waits for no provider.
     pub timeout: Duration,
-    /// The deadline of `execute`, which waits for the provider.
+    /// The deadline of every call that waits for the provider: live calls, and writes of inference endpoints.
     pub probe_timeout: Duration,
+}
+
+/// Where inference endpoints are kept. The proxy and the deadlines are those of Kibana.
+#[derive(Clone)]
+pub struct Elasticsearch {
+    /// Where Elasticsearch answers, with the path prefix if it has one.
+    pub url: Url,
+    /// Who the agent is there: an API key for Kibana is an API key of its Elasticsearch.
+    pub credentials: Credentials,
+    /// Certificates in PEM that alone are trusted; `None` trusts what the system trusts.
+    pub ca_pem: Option<Vec<u8>>,
 }
 
 /// Without the credentials that a proxy's URL may hold.
@@ -52,8 +66,18 @@ impl fmt::Debug for Settings {
             .field("url", &self.url.as_str())
             .field("credentials", &self.credentials)
             .field("proxy", &self.proxy.as_ref().map(address))
+            .field("elasticsearch", &self.elasticsearch)
             .field("timeout", &self.timeout)
             .field("probe_timeout", &self.probe_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Elasticsearch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elasticsearch")
+            .field("url", &self.url.as_str())
+            .field("credentials", &self.credentials)
             .finish_non_exhaustive()
     }
 }
@@ -70,31 +94,25 @@ pub(super) fn unusable(problem: impl Into<String>) -> Error {
     }
 }
 
-pub(super) fn check_url(url: &Url) -> Result<(), Error> {
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(unusable(
-            "the URL must begin with http:// or https:// and name a host",
-        ));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(unusable(
-            "the URL must not hold credentials; they have their own setting",
-        ));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(unusable(
-            "the URL must end with its path; remove what follows `?` or `#`",
-        ));
-    }
-    Ok(())
+pub(super) fn check_url(service: Service, url: &Url) -> Result<(), Error> {
+    let problem = if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        "must begin with http:// or https:// and name a host"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "must not hold credentials; they have their own setting"
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "must end with its path; remove what follows `?` or `#`"
+    } else {
+        return Ok(());
+    };
+    Err(unusable(format!("the URL of {service} {problem}")))
 }
 
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, Error> {
+pub(super) fn certificates(service: Service, pem: &[u8]) -> Result<Vec<Certificate>, Error> {
     match Certificate::from_pem_bundle(pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(unusable(
-            "the CA file holds no certificate in PEM form (`-----BEGIN CERTIFICATE-----`)",
-        )),
+        _ => Err(unusable(format!(
+            "the CA file for {service} holds no certificate in PEM form (`-----BEGIN CERTIFICATE-----`)"
+        ))),
     }
 }
 
@@ -151,6 +169,11 @@ mod tests {
             credentials: Credentials::ApiKey(SecretString::from("canary")),
             ca_pem: None,
             proxy: Some("http://me:canary@proxy.example:3128".parse().unwrap()),
+            elasticsearch: Some(Elasticsearch {
+                url: "https://elasticsearch.example".parse().unwrap(),
+                credentials: Credentials::ApiKey(SecretString::from("canary")),
+                ca_pem: None,
+            }),
             timeout: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(1),
         };
@@ -167,7 +190,10 @@ mod tests {
             "http://127.0.0.1:5601",
             "https://kibana.example.com/base/path/",
         ] {
-            assert!(check_url(&good.parse().unwrap()).is_ok(), "{good}");
+            assert!(
+                check_url(Service::Kibana, &good.parse().unwrap()).is_ok(),
+                "{good}"
+            );
         }
         for bad in [
             "ftp://kibana",
@@ -176,7 +202,10 @@ mod tests {
             "https://kibana#x",
             "mailto:a@b",
         ] {
-            assert!(check_url(&bad.parse().unwrap()).is_err(), "{bad}");
+            assert!(
+                check_url(Service::Kibana, &bad.parse().unwrap()).is_err(),
+                "{bad}"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Rules for the URL that a connector calls.
 
+use serde_json::{Map, Value};
 use url::Url;
 
-use super::is_plain_text;
-
+use super::{InvalidConfig, is_plain_text};
 use crate::text::one_line;
 
 /// The path that Kibana's OpenAI connectors need: they post to the URL as it stands.
@@ -72,6 +72,31 @@ fn check_authority(text: &str, url: &Url) -> Result<(), String> {
         return Err("holds a backslash or a character that nobody sees; remove it".to_owned());
     }
     Ok(())
+}
+
+/// Holds a field to a rule of its type. Says nothing about a URL that the table of fields refuses already.
+pub(super) fn check_field(
+    path: &str,
+    fields: &Map<String, Value>,
+    name: &str,
+    check: impl Fn(&Url) -> Result<(), String>,
+) -> Vec<InvalidConfig> {
+    let url = fields.get(name).and_then(Value::as_str);
+    let url = url.and_then(|text| parse(text).ok());
+    let problem = url.and_then(|url| check(&url).err());
+    let invalid = problem.map(|problem| InvalidConfig::new(format!("{path}.{name}"), problem));
+    invalid.into_iter().collect()
+}
+
+/// Kibana puts its own path behind the URL, so that nothing may stand there.
+pub(super) fn check_bare(url: &Url) -> Result<(), String> {
+    if url.path() == "/" && url.query().is_none() {
+        return Ok(());
+    }
+    Err(format!(
+        "Kibana puts the path of the call behind it, so that only the host may stand here; write {}",
+        one_line(&url.origin().ascii_serialization(), SHOWN_CHARS_MAX)
+    ))
 }
 
 /// Kibana takes any URL and only the first live call shows that the path is wrong; so it is checked here.

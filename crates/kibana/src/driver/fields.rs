@@ -3,8 +3,11 @@
 //! Kibana's schemas are strict: a field that a release does not know makes it refuse the whole connector. So each row
 //! names the first release, and a driver is little more than its table.
 
+mod words;
+
 use serde_json::{Map, Number, Value};
 
+use self::words::{describe, expected, kind_of, shown_json};
 use super::{Difference, InvalidConfig, NOT_PLAIN, endpoint, is_plain_text};
 use crate::text::one_line;
 use crate::version::Version;
@@ -45,7 +48,12 @@ pub(super) enum Kind {
     Flag,
     /// A map from header names to texts; stored where people can read it.
     Headers,
-    OneOf(&'static [&'static str]),
+    /// One of these texts, each with the first Kibana that knows it.
+    OneOf(&'static [(&'static str, Version)]),
+    /// A name that becomes part of a URL: letters, digits, `.`, `_`, `-` and `:`.
+    Word,
+    /// A map with fields of its own.
+    Object(&'static [Field]),
 }
 
 impl Field {
@@ -73,8 +81,23 @@ impl Field {
         }
     }
 
-    fn path(&self) -> String {
-        format!("config.{}", self.name)
+    /// The values that came after the field itself.
+    pub(super) fn newer_values(&self) -> impl Iterator<Item = (&'static str, Version)> {
+        let values: &[_] = if let Kind::OneOf(values) = self.kind {
+            values
+        } else {
+            &[]
+        };
+        values.iter().copied().filter(|row| row.1 > self.since)
+    }
+
+    /// The fields inside, where it is a map of fields.
+    pub(super) const fn inner(&self) -> &'static [Field] {
+        if let Kind::Object(table) = self.kind {
+            table
+        } else {
+            &[]
+        }
     }
 }
 
@@ -93,21 +116,22 @@ pub(super) fn parse(config_json: &str) -> Result<Map<String, Value>, Vec<Invalid
     Ok(normal_map(fields))
 }
 
-/// Everything in `config` that the table does not allow.
-pub(super) fn check(table: &[Field], config: &Map<String, Value>) -> Vec<InvalidConfig> {
+/// Everything in `config` that the table does not allow; `path` is where it stands.
+pub(super) fn check(
+    path: &str,
+    table: &[Field],
+    config: &Map<String, Value>,
+) -> Vec<InvalidConfig> {
     let mut invalid = Vec::new();
     for (name, value) in config {
         match table.iter().find(|field| field.name == name) {
-            Some(field) => check_value(field, value, &mut invalid),
+            Some(field) => check_value(&format!("{path}.{name}"), field, value, &mut invalid),
             None => {
-                let known = table
-                    .iter()
-                    .map(|field| field.name)
-                    .collect::<Vec<_>>()
-                    .join(", ");
+                let known: Vec<_> = table.iter().map(|field| field.name).collect();
+                let known = known.join(", ");
                 let name = one_line(name, SHOWN_CHARS_MAX);
                 invalid.push(InvalidConfig::new(
-                    format!("config.{name}"),
+                    format!("{path}.{name}"),
                     format!("is not a field of this connector; known are {known}"),
                 ));
             }
@@ -118,28 +142,54 @@ pub(super) fn check(table: &[Field], config: &Map<String, Value>) -> Vec<Invalid
         table
             .iter()
             .filter(missing)
-            .map(|field| InvalidConfig::new(field.path(), "is missing")),
+            .map(|field| InvalidConfig::new(format!("{path}.{}", field.name), "is missing")),
     );
     invalid
 }
 
-/// Every field of `config` that this Kibana is too old for.
+/// Every field of `config`, and every value of one, that this Kibana is too old for.
 pub(super) fn check_version(
+    path: &str,
     table: &[Field],
     config: &Map<String, Value>,
     version: &Version,
 ) -> Vec<InvalidConfig> {
-    let too_new = |field: &&Field| config.contains_key(field.name) && field.since > *version;
-    let explain = |field: &Field| {
-        let Version { major, minor, .. } = field.since;
-        let problem = format!(
-            "needs Kibana {major}.{minor} or newer, and this one is {version}; name {} in ifSupported to leave it out \
-             there, or upgrade that Kibana",
-            field.name
-        );
-        InvalidConfig::new(field.path(), problem)
+    let mut invalid = Vec::new();
+    for field in table {
+        let Some(value) = config.get(field.name) else {
+            continue;
+        };
+        let path = format!("{path}.{}", field.name);
+        if field.since > *version {
+            invalid.push(InvalidConfig::new(path, too_new(field, version)));
+        } else if let Some(since) = value_since(field.kind, value).filter(|since| since > version) {
+            invalid.push(InvalidConfig::new(path, needs(since, version)));
+        } else if let Value::Object(inner) = value {
+            invalid.extend(check_version(&path, field.inner(), inner, version));
+        }
+    }
+    invalid
+}
+
+fn too_new(field: &Field, version: &Version) -> String {
+    if field.is_required {
+        return needs(field.since, version);
+    }
+    let Version { major, minor, .. } = field.since;
+    format!(
+        "needs Kibana {major}.{minor} or newer, and this one is {version}; name {} in ifSupported to leave it out \
+         there, or upgrade that Kibana",
+        field.name
+    )
+}
+
+/// The first Kibana that knows a value.
+fn value_since(kind: Kind, value: &Value) -> Option<Version> {
+    let Kind::OneOf(values) = kind else {
+        return None;
     };
-    table.iter().filter(too_new).map(explain).collect()
+    let row = values.iter().find(|(known, _)| value == known)?;
+    Some(row.1)
 }
 
 /// The sentence for something that a Kibana is too old for and that cannot be left out.
@@ -152,29 +202,39 @@ pub(super) fn needs(since: Version, version: &Version) -> String {
 
 /// The fields of the table that differ; fields outside it are the server's business.
 pub(super) fn differences(
+    path: &str,
     table: &[Field],
     want: &Map<String, Value>,
     have: &Map<String, Value>,
 ) -> Vec<Difference> {
-    let differ = |field: &Field| {
+    let mut differences = Vec::new();
+    for field in table {
+        let path = format!("{path}.{}", field.name);
         let want = want.get(field.name);
         let have = have.get(field.name).cloned().map(normal).filter(is_set);
         let is_same = match (want, &have) {
+            (Some(Value::Object(want)), Some(Value::Object(have))) if !field.inner().is_empty() => {
+                differences.extend(self::differences(&path, field.inner(), want, have));
+                true
+            }
             (None, have) => have.is_none() || field.has_server_default,
             (Some(_), None) => false,
             (Some(want), Some(have)) => same(field.kind, want, have),
         };
-        (!is_same).then(|| describe(field, want, have.as_ref()))
-    };
-    table.iter().filter_map(differ).collect()
+        if !is_same {
+            differences.push(describe(path, field.kind, want, have.as_ref()));
+        }
+    }
+    differences
 }
 
-fn check_value(field: &Field, value: &Value, invalid: &mut Vec<InvalidConfig>) {
-    let mut refuse = |problem: String| invalid.push(InvalidConfig::new(field.path(), problem));
+fn check_value(path: &str, field: &Field, value: &Value, invalid: &mut Vec<InvalidConfig>) {
+    let mut refuse = |problem: String| invalid.push(InvalidConfig::new(path, problem));
     match (field.kind, value) {
         (_, Value::Null) => refuse("is empty; write a value or remove the line".to_owned()),
         (Kind::Headers, Value::Object(headers)) => check_headers(headers, invalid),
-        (Kind::Text | Kind::Url | Kind::OneOf(_), Value::String(text)) => {
+        (Kind::Object(table), Value::Object(inner)) => invalid.extend(check(path, table, inner)),
+        (Kind::Text | Kind::Url | Kind::OneOf(_) | Kind::Word, Value::String(text)) => {
             if let Err(problem) = check_text(field.kind, text) {
                 refuse(problem);
             }
@@ -201,9 +261,12 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
     if matches!(kind, Kind::Url) {
         endpoint::parse(text)?;
     }
-    if let Kind::OneOf(values) = kind
-        && !values.contains(&text)
-    {
+    let is_part_of_url = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+    let is_one_of = |values: &[(&str, Version)]| values.iter().any(|(known, _)| *known == text);
+    let is_word = || text.chars().all(is_part_of_url) && !text.contains("..");
+    let is_wrong = matches!(kind, Kind::OneOf(values) if !is_one_of(values))
+        || (matches!(kind, Kind::Word) && !is_word());
+    if is_wrong {
         return Err(format!("must be {}", expected(kind)));
     }
     Ok(())
@@ -248,39 +311,6 @@ fn check_header(name: &str, value: &Value) -> Result<(), String> {
         return Err("must be printable ASCII".to_owned());
     }
     Ok(())
-}
-
-/// What a person should write.
-fn expected(kind: Kind) -> String {
-    match kind {
-        Kind::Text => "a text".to_owned(),
-        Kind::Url => "a URL".to_owned(),
-        Kind::Count => "a whole number from 1".to_owned(),
-        Kind::Temperature => "a number from 0 to 2".to_owned(),
-        Kind::Flag => "true or false".to_owned(),
-        Kind::Headers => "a map from header names to texts".to_owned(),
-        Kind::OneOf(values) => format!("one of {}", values.join(", ")),
-    }
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a map",
-    }
-}
-
-/// Numbers are shown, everything else only named.
-fn shown_json(value: &Value) -> String {
-    if let Value::Number(number) = value {
-        number.to_string()
-    } else {
-        kind_of(value).to_owned()
-    }
 }
 
 fn is_set(value: &Value) -> bool {
@@ -329,38 +359,5 @@ fn same(kind: Kind, want: &Value, have: &Value) -> bool {
         }
         (_, Value::Number(want), Value::Number(have)) => want.as_f64() == have.as_f64(),
         (_, want, have) => want == have,
-    }
-}
-
-fn describe(field: &Field, want: Option<&Value>, have: Option<&Value>) -> Difference {
-    let show = |value: Option<&Value>| {
-        value.map_or_else(|| "unset".to_owned(), |value| shown(field.kind, value))
-    };
-    let (want, mut have) = (show(want), show(have));
-    if want == have {
-        have.push_str(" with another value");
-    }
-    Difference {
-        field: field.path(),
-        want,
-        have,
-    }
-}
-
-/// Of headers only the names, for people do write credentials into them.
-fn shown(kind: Kind, value: &Value) -> String {
-    match (kind, value) {
-        (Kind::Url, Value::String(text)) => endpoint::shown(text),
-        (Kind::Headers, Value::Object(map)) => {
-            let names = map.keys().map(String::as_str).collect::<Vec<_>>();
-            format!(
-                "the headers {}",
-                one_line(&names.join(", "), SHOWN_CHARS_MAX)
-            )
-        }
-        (_, Value::String(text)) => one_line(text, SHOWN_CHARS_MAX),
-        (_, Value::Number(number)) => number.to_string(),
-        (_, Value::Bool(flag)) => flag.to_string(),
-        (_, other) => kind_of(other).to_owned(),
     }
 }

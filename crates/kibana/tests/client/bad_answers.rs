@@ -136,6 +136,16 @@ async fn overload_says_how_long_to_wait() {
     let error = fault_of(json!({"mode": "status", "status": 429, "retry_after_secs": 7})).await;
     check(&error, FailureClass::KibanaDown, true, "overloaded");
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+    let now = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    for status in ["429 Too Many", "502 Bad", "503 Down", "504 Late"] {
+        let until = format!("{now}retry-after: Sun, 06 Nov 1994 08:49:47 GMT\r\n");
+        let error = error_of(&http(status, &until, "")).await;
+        assert_eq!(
+            error.retry_after(),
+            Some(Duration::from_secs(10)),
+            "{status}"
+        );
+    }
     let error =
         fault_of(json!({"mode": "status", "status": 503, "retry_after_secs": 100_000})).await;
     check(&error, FailureClass::KibanaDown, true, "not ready");

@@ -125,14 +125,14 @@ async fn a_live_call_proves_a_good_key_and_classifies_the_rest() {
     let openai = openai().await;
     for version in ["8.11.0", "8.18.0", "9.1.0", "9.4.0", "9.6.0"] {
         let kibana = Kibana::start(version).await;
-        let probe = async |model: &str, key: &str, faults: serde_json::Value| {
+        let try_out = async |model: &str, key: &str, faults: serde_json::Value| {
             let config = config_with_model(&openai.url(), model);
             let write = kibana.write("OpenAI", &config, key);
             let default = space("default");
             kibana.client.delete(&default, ID).await.unwrap();
             kibana.client.create(&default, ID, &write).await.unwrap();
             kibana.fault(faults).await;
-            let params = gen_ai().probe(&config.to_string());
+            let params = probe(&config);
             let execution = kibana.client.execute(&default, ID, &params).await.unwrap();
             kibana.fault(json!({})).await;
             match gen_ai().read_probe(&execution) {
@@ -142,17 +142,17 @@ async fn a_live_call_proves_a_good_key_and_classifies_the_rest() {
         };
         let provider = |mode: &str, status: u16| json!({"provider": {"mode": mode, "status": status, "delay_ms": 1}});
         assert_eq!(
-            probe("gpt-4.1", GOOD_KEY, json!({})).await,
+            try_out("gpt-4.1", GOOD_KEY, json!({})).await,
             None,
             "{version}"
         );
         assert_eq!(
-            probe("gpt-4.1", "sk-wrong", json!({})).await,
+            try_out("gpt-4.1", "sk-wrong", json!({})).await,
             Some(FailureClass::Auth),
             "{version}"
         );
         assert_eq!(
-            probe("gpt-none", GOOD_KEY, json!({})).await,
+            try_out("gpt-none", GOOD_KEY, json!({})).await,
             Some(FailureClass::Model),
             "{version}"
         );
@@ -163,7 +163,7 @@ async fn a_live_call_proves_a_good_key_and_classifies_the_rest() {
             ("status", 500, FailureClass::Provider),
             ("status", 503, FailureClass::Provider),
         ] {
-            let found = probe("gpt-4.1", GOOD_KEY, provider(mode, status)).await;
+            let found = try_out("gpt-4.1", GOOD_KEY, provider(mode, status)).await;
             assert_eq!(found, Some(class), "{version} {mode} {status}");
         }
     }
@@ -287,7 +287,7 @@ async fn lost_secrets_are_seen_and_a_write_repairs_them() {
     let config = config_with_model(&openai.url(), "gpt-4.1");
     kibana.create(&config, GOOD_KEY).await;
     let write = kibana.write("OpenAI", &config, GOOD_KEY);
-    let params = gen_ai().probe(&config.to_string());
+    let params = probe(&config);
 
     kibana.fault(json!({"undecryptable": true})).await;
     let error = client.execute(&default, ID, &params).await.unwrap_err();

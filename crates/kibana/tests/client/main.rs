@@ -6,7 +6,10 @@
 
 mod bad_answers;
 mod calls;
+mod endpoints;
+mod endpoints_life;
 mod fuzz;
+mod lists;
 mod preflight;
 mod support;
 mod tls;

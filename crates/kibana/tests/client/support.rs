@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use keyfleet_core::connector::Probe;
 use keyfleet_core::id::SpaceId;
-use keyfleet_kibana::{Client, Credentials, Driver, Settings, Version, Write, driver};
+use keyfleet_kibana::{
+    Client, Credentials, Driver, Elasticsearch, KeyValue, Settings, Version, Write, driver,
+};
 use keyfleet_sim::server::Server;
 use keyfleet_sim::{kibana, openai};
 use secrecy::SecretString;
@@ -39,8 +42,18 @@ impl Kibana {
             .await
             .expect("loopback has a free port");
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let elasticsearch = server.elasticsearch_url().map(|url| Elasticsearch {
+            url: url.parse().unwrap(),
+            credentials: Credentials::ApiKey(SecretString::from(API_KEY)),
+            ca_pem: None,
+        });
+        let client = Client::new(Settings {
+            elasticsearch,
+            ..settings(&server.url())
+        })
+        .unwrap();
         Self {
-            client: client(&server.url()),
+            client,
             version,
             server,
             http,
@@ -56,9 +69,31 @@ impl Kibana {
         .unwrap()
     }
 
+    pub(crate) fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// With an Elasticsearch whose endpoints call this provider.
+    pub(crate) async fn with_elasticsearch(version: &str, provider: &str) -> Self {
+        let mut options = options(version);
+        options.elasticsearch = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        options.provider_url = Some(provider.to_owned());
+        Self::with(options).await
+    }
+
     /// Sets the simulator's fault switches.
     pub(crate) async fn fault(&self, faults: Value) {
-        let url = format!("{}/_sim/faults", self.server.url());
+        self.set_faults(&self.server.url(), faults).await;
+    }
+
+    /// Sets those of its Elasticsearch.
+    pub(crate) async fn elastic_fault(&self, faults: Value) {
+        let url = self.server.elasticsearch_url().unwrap();
+        self.set_faults(&url, faults).await;
+    }
+
+    async fn set_faults(&self, base: &str, faults: Value) {
+        let url = format!("{base}/_sim/faults");
         let answer = self.http.put(url).json(&faults).send().await.unwrap();
         assert!(
             answer.status().is_success(),
@@ -88,7 +123,7 @@ impl Kibana {
             .render(
                 &config.to_string(),
                 name,
-                &SecretString::from(key),
+                &key_value(&SecretString::from(key)),
                 &self.version,
             )
             .unwrap()
@@ -119,6 +154,16 @@ pub(crate) fn gen_ai() -> &'static dyn Driver {
     driver(".gen-ai").unwrap()
 }
 
+/// A key of one text.
+pub(crate) fn key_value(text: &SecretString) -> KeyValue<'_> {
+    KeyValue { text, parts: &[] }
+}
+
+/// The live call of a definition that says nothing of it.
+pub(crate) fn probe(config: &Value) -> Value {
+    gen_ai().probe(&config.to_string(), &Probe::default())
+}
+
 pub(crate) fn space(id: &str) -> SpaceId {
     id.parse().unwrap()
 }
@@ -141,6 +186,7 @@ pub(crate) fn settings(url: &str) -> Settings {
         credentials: Credentials::ApiKey(SecretString::from(API_KEY)),
         ca_pem: None,
         proxy: None,
+        elasticsearch: None,
         timeout: Duration::from_secs(10),
         probe_timeout: Duration::from_secs(10),
     }
@@ -200,7 +246,7 @@ pub(crate) async fn answer_with<'a>(
 }
 
 /// Reads until the empty line; requests of these tests fit into one or two segments.
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await.unwrap() == 0 {

@@ -6,22 +6,40 @@ use uuid::Uuid;
 use super::Kibana;
 use super::errors::{conflict, error, internal, not_found};
 use super::faults::Privilege;
+use super::foreign::Kind;
+use super::hooks;
 use super::input::{self, Input};
-use super::licence::{self, ConnectorType, GEN_AI};
+use super::licence::{self, ConnectorType, GEN_AI, Licence};
 use super::schema;
 use super::state::{Connector, Damage, State};
 use super::version::{AUTH_MODE, SYSTEM_ACTION_FLAG, TYPE_DEPRECATED_FLAG, Version};
+use crate::fault::Only;
 use crate::reply::Reply;
 
 impl Kibana {
     /// POST: schema, privilege, preconfigured, type, config, secrets, licence, id, conflict.
-    pub(super) fn create(
+    pub(super) async fn create(
         &self,
         space: &str,
         id: Option<&str>,
         payload: &Value,
     ) -> Result<Reply, Reply> {
+        let connector = self.check_create(space, id, payload)?;
+        self.before_save(&connector, false).await?;
         let mut state = self.state();
+        if state.connectors.contains_key(&connector.id) {
+            return Err(conflict(state.version, &connector.id));
+        }
+        self.store(&mut state, connector)
+    }
+
+    fn check_create(
+        &self,
+        space: &str,
+        id: Option<&str>,
+        payload: &Value,
+    ) -> Result<Connector, Reply> {
+        let state = self.state();
         if let Some(id) = id {
             input::path_id(state.version, id)?;
         }
@@ -30,14 +48,20 @@ impl Kibana {
         let kind = input.connector_type_id.clone();
         allow(
             &state,
+            space,
             Privilege::All,
             &format!("create a \"{kind}\" action"),
         )?;
-        if let Some(id) = id.filter(|id| self.is_preconfigured(id)) {
-            return Err(error(
-                400,
-                &format!("This {id} already exists in a preconfigured action."),
-            ));
+        match id.and_then(|id| Some((id, state.foreign.get(id)?.kind))) {
+            Some((_, Kind::System)) => {
+                let text = format!("System action creation is forbidden. Action type: {kind}.");
+                return Err(error(400, &text));
+            }
+            Some((id, _)) => {
+                let text = format!("This {id} already exists in a preconfigured action.");
+                return Err(error(400, &text));
+            }
+            None => {}
         }
         let Some(kind) = licence::find(state.version, &kind) else {
             return Err(error(
@@ -54,10 +78,7 @@ impl Kibana {
                 id.to_owned()
             }
         };
-        if state.connectors.contains_key(&id) {
-            return Err(conflict(state.version, &id));
-        }
-        let connector = Connector {
+        Ok(Connector {
             id,
             space: space.to_owned(),
             name: input.name,
@@ -65,22 +86,27 @@ impl Kibana {
             config,
             secrets: input.secrets,
             damage: Damage::None,
-        };
-        self.store(&mut state, connector)
+        })
     }
 
     /// PUT: schema, privilege, preconfigured, existence, config, secrets, licence. It replaces everything.
-    pub(super) fn update(&self, space: &str, id: &str, payload: &Value) -> Result<Reply, Reply> {
-        let mut state = self.state();
+    pub(super) async fn update(
+        &self,
+        space: &str,
+        id: &str,
+        payload: &Value,
+    ) -> Result<Reply, Reply> {
+        let connector = self.check_update(space, id, payload)?;
+        self.before_save(&connector, true).await?;
+        self.store(&mut self.state(), connector)
+    }
+
+    fn check_update(&self, space: &str, id: &str, payload: &Value) -> Result<Connector, Reply> {
+        let state = self.state();
         let input = input::update(payload)?;
         self.usable(&state)?;
-        allow(&state, Privilege::All, "update actions")?;
-        if self.is_preconfigured(id) {
-            return Err(error(
-                400,
-                &format!("Preconfigured action {id} can not be updated."),
-            ));
-        }
+        allow(&state, space, Privilege::All, "update actions")?;
+        own(&state, id, "can not be updated")?;
         let stored = state
             .connector(space, id)
             .cloned()
@@ -96,23 +122,26 @@ impl Kibana {
         };
         let config = self.validate(&state, kind, &input)?;
         self.enabled(&state, kind)?;
-        let connector = Connector {
+        Ok(Connector {
             name: input.name,
             config,
             secrets: input.secrets,
             damage: Damage::None,
             ..stored
-        };
-        self.store(&mut state, connector)
+        })
     }
 
     /// GET by id.
     pub(super) fn get(&self, space: &str, id: &str) -> Result<Reply, Reply> {
         let state = self.state();
         self.usable(&state)?;
-        allow(&state, Privilege::Read, "get actions")?;
-        if let Some(preconfigured) = self.preconfigured(state.version, id) {
-            return Ok(Reply::json(200, &preconfigured));
+        allow(&state, space, Privilege::Read, "get actions")?;
+        match state.foreign.get(id) {
+            Some(system) if system.kind == Kind::System => {
+                return Err(error(404, &format!("Connector {id} not found")));
+            }
+            Some(foreign) => return Ok(Reply::json(200, &foreign.describe(state.version, id))),
+            None => {}
         }
         let connector = state.connector(space, id).ok_or_else(|| not_found(id))?;
         Ok(Reply::json(200, &describe(state.version, connector)))
@@ -122,38 +151,35 @@ impl Kibana {
     pub(super) fn delete(&self, space: &str, id: &str) -> Result<Reply, Reply> {
         let mut state = self.state();
         self.usable(&state)?;
-        allow(&state, Privilege::All, "delete actions")?;
-        if self.is_preconfigured(id) {
-            return Err(error(
-                400,
-                &format!("Preconfigured action {id} is not allowed to delete."),
-            ));
-        }
+        allow(&state, space, Privilege::All, "delete actions")?;
+        own(&state, id, "is not allowed to delete")?;
         state.connector(space, id).ok_or_else(|| not_found(id))?;
-        state.connectors.remove(id);
+        let gone = state.connectors.remove(id);
         state.save(&self.options).map_err(|_| internal())?;
+        drop(state);
+        if let Some(connector) = gone {
+            self.after_delete(&connector);
+        }
         Ok(Reply::empty())
     }
 
     /// The connectors of a space and the preconfigured ones of all.
     pub(super) fn list(&self, space: &str) -> Result<Reply, Reply> {
-        let state = self.state();
+        let mut state = self.state();
         self.usable(&state)?;
-        allow(&state, Privilege::Read, "get actions")?;
+        allow(&state, space, Privilege::Read, "get actions")?;
+        let foreign = state.foreign_rows();
         let stored = state
             .connectors
             .values()
-            .filter(|connector| connector.space == space)
+            .filter(|connector| connector.space == space && hooks::is_listed(&state, connector))
             .map(|connector| describe(state.version, connector));
-        let preconfigured = self
-            .options
-            .preconfigured
-            .iter()
-            .filter_map(|(id, _)| self.preconfigured(state.version, id));
         let rows: Vec<Value> = stored
-            .chain(preconfigured)
+            .chain(foreign)
             .map(|mut row| {
-                row["referenced_by_count"] = Value::from(0);
+                let id = row["id"].as_str().unwrap_or_default();
+                let count = state.references.get(id).copied().unwrap_or_default();
+                row["referenced_by_count"] = Value::from(count);
                 row
             })
             .collect();
@@ -166,7 +192,10 @@ impl Kibana {
         self.usable(&state)?;
         let licence = self.licence(&state);
         let rows: Vec<Value> = licence::all(state.version)
-            .map(|kind| kind.describe(state.version, licence, enabled_in_config(&state, kind)))
+            .map(|kind| {
+                let licensed = licence >= kind.licence && !has_expired(&state, kind);
+                kind.describe(state.version, licensed, enabled_in_config(&state, kind))
+            })
             .collect();
         Ok(Reply::json(200, &Value::from(rows)))
     }
@@ -192,6 +221,14 @@ impl Kibana {
                 ),
             ));
         }
+        if has_expired(state, kind) {
+            let text = format!(
+                "Action type {} is disabled because your {} license has expired.",
+                kind.id,
+                licence.name()
+            );
+            return Err(error(403, &text));
+        }
         if licence < kind.licence {
             let text = format!(
                 "Action type {} is disabled because your {} license does not support it. Please upgrade your license.",
@@ -203,32 +240,8 @@ impl Kibana {
         Ok(())
     }
 
-    pub(super) fn is_preconfigured(&self, id: &str) -> bool {
-        self.options
-            .preconfigured
-            .iter()
-            .any(|(known, _)| known == id)
-    }
-
-    pub(super) fn licence(&self, state: &State) -> licence::Licence {
+    pub(super) fn licence(&self, state: &State) -> Licence {
         state.faults.licence.unwrap_or(self.options.licence)
-    }
-
-    fn preconfigured(&self, version: Version, id: &str) -> Option<Value> {
-        let (id, name) = self
-            .options
-            .preconfigured
-            .iter()
-            .find(|(known, _)| known == id)?;
-        let mut row = json!({
-            "id": id,
-            "name": name,
-            "connector_type_id": GEN_AI,
-            "is_preconfigured": true,
-            "is_deprecated": false,
-        });
-        add_flags(version, GEN_AI, &mut row);
-        Some(row)
     }
 
     fn validate(
@@ -237,13 +250,11 @@ impl Kibana {
         kind: &ConnectorType,
         input: &Input,
     ) -> Result<Map<String, Value>, Reply> {
-        if kind.id != GEN_AI {
-            return Ok(input.config.clone());
-        }
         let refused = |message: String| error(400, &message);
-        let config = schema::config(state.version, &input.config).map_err(refused)?;
-        schema::url(state.version, &config, &self.options.allowed_hosts).map_err(refused)?;
-        schema::secrets(state.version, &input.secrets).map_err(refused)?;
+        let config = schema::config(state.version, kind.id, &input.config).map_err(refused)?;
+        let hosts = &self.options.allowed_hosts;
+        schema::more(state.version, kind.id, &config, hosts).map_err(refused)?;
+        schema::secrets(state.version, kind.id, &input.secrets).map_err(refused)?;
         Ok(config)
     }
 
@@ -256,15 +267,33 @@ impl Kibana {
 }
 
 /// Whether the API key has at least this right.
-pub(super) fn allow(state: &State, needed: Privilege, act: &str) -> Result<(), Reply> {
-    match state.faults.privilege >= needed {
+pub(super) fn allow(state: &State, space: &str, needed: Privilege, act: &str) -> Result<(), Reply> {
+    match state.privilege(space) >= needed {
         true => Ok(()),
         false => Err(error(403, &format!("Unauthorized to {act}"))),
     }
 }
 
+/// Whether a connector may be changed: those that are no saved objects may not.
+fn own(state: &State, id: &str, refusal: &str) -> Result<(), Reply> {
+    let word = match state.foreign.get(id).map(|foreign| foreign.kind) {
+        None => return Ok(()),
+        Some(Kind::System) => "System",
+        Some(Kind::Stored | Kind::Preconfigured | Kind::Dynamic) => "Preconfigured",
+    };
+    Err(error(400, &format!("{word} action {id} {refusal}.")))
+}
+
 fn enabled_in_config(state: &State, kind: &ConnectorType) -> bool {
-    !(kind.id == GEN_AI && state.faults.type_disabled)
+    match &state.faults.type_disabled {
+        Only::Flag(disabled) => !(*disabled && kind.id == GEN_AI),
+        these @ Only::These(_) => !these.has(kind.id),
+    }
+}
+
+/// Whether the licence has run out for this type.
+fn has_expired(state: &State, kind: &ConnectorType) -> bool {
+    kind.licence > Licence::Basic && state.faults.licence_expired.has(kind.id)
 }
 
 /// The connector as the API shows it: everything but the secrets.
@@ -283,7 +312,7 @@ fn describe(version: Version, connector: &Connector) -> Value {
 }
 
 /// The fields that came with later versions.
-fn add_flags(version: Version, kind: &str, row: &mut Value) {
+pub(super) fn add_flags(version: Version, kind: &str, row: &mut Value) {
     if version.has(SYSTEM_ACTION_FLAG) {
         row["is_system_action"] = Value::from(false);
     }

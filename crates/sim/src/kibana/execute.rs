@@ -9,16 +9,17 @@ use super::connectors::allow;
 use super::errors::{internal, not_found};
 use super::faults::{Privilege, ProviderFault, ProviderMode};
 use super::input;
-use super::licence::{self, GEN_AI};
-use super::provider::{self, Failure};
+use super::licence::{self, BEDROCK, GEMINI, GEN_AI, INFERENCE};
+use super::provider::{self, Failure, Trouble};
 use super::schema_text;
 use super::state::{Connector, Damage};
 use super::version::{RATE_LIMIT_IS_USER_ERROR, Version};
 use crate::fault;
 use crate::reply::{Reply, reason};
 
-/// What `subActionParams` may hold.
-const SUB_ACTION_KEYS: [&str; 4] = ["body", "signal", "timeout", "telemetryMetadata"];
+/// The sub-actions that are simulated.
+const RUN: &[&str] = &["run", "test"];
+const CONVERSE: &[&str] = &["unified_completion", "completion"];
 
 impl Kibana {
     /// Privilege, existence, licence, decryption, parameters, and then the call to the provider.
@@ -30,27 +31,34 @@ impl Kibana {
     ) -> Result<Reply, Reply> {
         let params = input::execute(payload)?;
         let (version, connector) = self.runnable(space, id)?;
-        if connector.damage == Damage::SecretsMissing {
-            let text = schema_text::missing(version, "secrets", "apiKey");
+        let kind = connector.connector_type_id.as_str();
+        let (secret, actions) = match kind {
+            GEN_AI => ("apiKey", RUN),
+            BEDROCK => ("accessKey", RUN),
+            GEMINI => ("credentialsJson", RUN),
+            INFERENCE => ("", CONVERSE),
+            _ => {
+                let done = json!({ "connector_id": id, "status": "ok" });
+                return Ok(Reply::json(200, &done));
+            }
+        };
+        // The key of `.inference` lies in Elasticsearch.
+        if connector.damage == Damage::SecretsMissing && !secret.is_empty() {
+            let text = schema_text::missing(version, "secrets", secret);
             return Ok(invalid(id, &text, "framework"));
-        }
-        if connector.connector_type_id != GEN_AI {
-            return Ok(Reply::json(
-                200,
-                &json!({ "connector_id": id, "status": "ok" }),
-            ));
         }
         let Some(Value::String(action)) = params.get("subAction") else {
             let text = schema_text::missing(version, "params", "subAction");
             return Ok(invalid(id, &text, "user"));
         };
+        let given = params.get("subActionParams");
         let result = match action.as_str() {
-            "run" | "test" => self.run(&connector, params.get("subActionParams")).await,
             "getDashboard" => Ok(json!({ "available": false })),
-            unknown => Err(Failure::text(format!(
-                "Sub action \"{unknown}\" is not registered. Connector id: {id}. Connector name: OpenAI. Connector \
-                 type: {GEN_AI}"
-            ))),
+            known if !actions.contains(&known) => Err(unregistered(version, &connector, known)),
+            _ if kind == GEN_AI => self.run_gen_ai(&connector, given).await,
+            _ if kind == BEDROCK => self.run_bedrock(&connector, given).await,
+            _ if kind == GEMINI => self.run_gemini(&connector, given).await,
+            action => self.run_inference(&connector, action, given).await,
         };
         Ok(match result {
             Ok(data) => Reply::json(
@@ -65,10 +73,10 @@ impl Kibana {
     fn runnable(&self, space: &str, id: &str) -> Result<(Version, Connector), Reply> {
         let state = self.state();
         self.usable(&state)?;
-        allow(&state, Privilege::Read, "execute actions")?;
-        let connector = match self.is_preconfigured(id) {
-            true => preconfigured(space, id),
-            false => state
+        allow(&state, space, Privilege::Read, "execute actions")?;
+        let connector = match state.foreign.get(id) {
+            Some(foreign) => foreign.runnable(space, id),
+            None => state
                 .connector(space, id)
                 .cloned()
                 .ok_or_else(|| not_found(id))?,
@@ -81,19 +89,34 @@ impl Kibana {
         }
     }
 
-    async fn run(&self, connector: &Connector, params: Option<&Value>) -> Result<Value, Failure> {
-        let body = sub_action_body(params)?;
-        let request = provider::Request::new(connector, body);
+    /// Sends a call, or fails as a fault says.
+    pub(super) async fn ask(
+        &self,
+        connector: &Connector,
+        request: provider::Request,
+    ) -> Result<String, Failure> {
         let hit = fault::take(&mut self.state().faults.provider, |fault| {
             fault.model.is_none() || fault.model == request.model
         });
-        match hit {
+        let answer = match hit {
             Some(fault) => Err(self.provider_fault(&fault).await),
             None => provider::call(&self.client, request, self.options.provider_timeout).await,
-        }
+        };
+        answer.map_err(|trouble| Failure::of(&connector.connector_type_id, &trouble))
     }
 
-    async fn provider_fault(&self, fault: &ProviderFault) -> Failure {
+    async fn run_gen_ai(
+        &self,
+        connector: &Connector,
+        params: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let given = parameters(params, &["body", "signal", "timeout", "telemetryMetadata"])?;
+        let request = provider::Request::gen_ai(connector, body(given)?);
+        provider::chat_completion(&self.ask(connector, request).await?)
+    }
+
+    /// What a provider fault answers with.
+    pub(super) async fn provider_fault(&self, fault: &ProviderFault) -> Trouble {
         let delay = fault.delay_ms.map(Duration::from_millis);
         match fault.mode {
             ProviderMode::Status => {
@@ -103,55 +126,58 @@ impl Kibana {
                     .message
                     .clone()
                     .unwrap_or_else(|| usual_words(status).to_owned());
-                Failure::answered(status, Some(&text))
+                let body = json!({ "error": { "message": text } });
+                Trouble::Answered { status, body }
             }
             ProviderMode::Network => {
                 tokio::time::sleep(delay.unwrap_or_default()).await;
-                Failure::unanswered("ECONNREFUSED", "connect ECONNREFUSED")
+                Trouble::unanswered("ECONNREFUSED", "connect ECONNREFUSED")
             }
             ProviderMode::Timeout => {
                 let deadline = self.options.provider_timeout;
                 tokio::time::sleep(delay.unwrap_or(deadline)).await;
-                Failure::timeout(deadline)
+                Trouble::timeout(deadline)
             }
         }
     }
 }
 
-/// A preconfigured connector has no address here, so that a run of it fails as an unreachable one does.
-fn preconfigured(space: &str, id: &str) -> Connector {
-    Connector {
-        id: id.to_owned(),
-        space: space.to_owned(),
-        name: String::new(),
-        connector_type_id: GEN_AI.to_owned(),
-        config: Map::new(),
-        secrets: Map::new(),
-        damage: Damage::None,
-    }
+fn unregistered(version: Version, connector: &Connector, action: &str) -> Failure {
+    let kind = &connector.connector_type_id;
+    let name = licence::find(version, kind).map_or("", |kind| kind.name);
+    Failure::text(format!(
+        "Sub action \"{action}\" is not registered. Connector id: {}. Connector name: {name}. Connector type: {kind}",
+        connector.id
+    ))
 }
 
-/// The JSON text that is to be sent, from strict parameters.
-fn sub_action_body(params: Option<&Value>) -> Result<&str, Failure> {
-    let refused =
-        |reason: &str| Failure::text(format!("Request validation failed (Error: {reason})"));
+/// The parameters of a sub-action, which are strict.
+pub(super) fn parameters<'a>(
+    params: Option<&'a Value>,
+    known: &[&str],
+) -> Result<&'a Map<String, Value>, Failure> {
     let params = params
         .and_then(Value::as_object)
         .ok_or_else(|| refused("[body]: expected value of type [string] but got [undefined]"))?;
-    let Some(Value::String(body)) = params.get("body") else {
-        return Err(refused(
-            "[body]: expected value of type [string] but got [undefined]",
-        ));
-    };
-    match params
-        .keys()
-        .find(|key| !SUB_ACTION_KEYS.contains(&key.as_str()))
-    {
+    match params.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => Err(refused(&format!(
             "[{key}]: definition for this key is missing"
         ))),
-        None => Ok(body),
+        None => Ok(params),
     }
+}
+
+/// The JSON text that is to be sent.
+pub(super) fn body(params: &Map<String, Value>) -> Result<&str, Failure> {
+    let missing = || refused("[body]: expected value of type [string] but got [undefined]");
+    params
+        .get("body")
+        .and_then(Value::as_str)
+        .ok_or_else(missing)
+}
+
+pub(super) fn refused(reason: &str) -> Failure {
+    Failure::text(format!("Request validation failed (Error: {reason})"))
 }
 
 /// Parameters, config or secrets that do not fit the schema: no retry.
@@ -170,7 +196,8 @@ fn invalid(id: &str, message: &str, source: &str) -> Reply {
 
 /// A run that threw. `retry` is true for every one of them, also for a bad key.
 fn failed(version: Version, id: &str, failure: &Failure) -> Reply {
-    let users = failure.status == Some(429) && version.has(RATE_LIMIT_IS_USER_ERROR);
+    let rate = failure.status == Some(429) && version.has(RATE_LIMIT_IS_USER_ERROR);
+    let users = rate || failure.is_users;
     Reply::json(
         200,
         &json!({

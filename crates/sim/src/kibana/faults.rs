@@ -1,15 +1,15 @@
 //! The fault switches of a simulated Kibana, as they are written over HTTP.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::licence::Licence;
 use super::version::Version;
-use crate::fault::{Counted, in_scope};
-use crate::reply::{Call, Effect, Reply, reason};
+use crate::fault::{Counted, Only, http_date, in_scope};
+use crate::reply::{Call, Effect, Reply};
 
 /// All switches; a document replaces the one before. Everything is off by default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -19,18 +19,24 @@ pub(super) struct Faults {
     pub(super) api: Option<ApiFault>,
     /// Makes runs answer as if the provider had failed; the provider is not called.
     pub(super) provider: Option<ProviderFault>,
-    /// `.gen-ai` is not in `xpack.actions.enabledActionTypes`.
-    pub(super) type_disabled: bool,
+    /// The types that are not in `xpack.actions.enabledActionTypes`; `true` is `.gen-ai` alone.
+    pub(super) type_disabled: Only,
+    /// The licence has expired for these types; `true` is every type that needs more than a basic one.
+    pub(super) licence_expired: Only,
     /// Another licence than the one it was started with.
     pub(super) licence: Option<Licence>,
     /// What the API key may do with connectors.
     pub(super) privilege: Privilege,
+    /// The same for single spaces, by id; it counts more than `privilege`.
+    pub(super) privilege_in: BTreeMap<String, Privilege>,
     /// `xpack.encryptedSavedObjects.encryptionKey` is not set.
     pub(super) encryption_key_missing: bool,
-    /// The secrets of every connector stored now cannot be decrypted; a PUT repairs one.
-    pub(super) undecryptable: bool,
-    /// Every connector stored now has lost its secrets, as after an import; a PUT repairs one.
-    pub(super) secrets_missing: bool,
+    /// The secrets of the connectors stored now cannot be decrypted (`true`: of all); a PUT repairs one.
+    pub(super) undecryptable: Only,
+    /// The connectors stored now have lost their secrets, as after an import (`true`: all); a PUT repairs one.
+    pub(super) secrets_missing: Only,
+    /// How far Kibana's clock goes before the right one, in seconds; negative when it goes behind.
+    pub(super) clock_skew_secs: i64,
     /// What `/api/status` says of the whole: `available`, `degraded`, `unavailable` or `critical`.
     pub(super) status_level: Option<Level>,
     /// Upgrades Kibana at once. It stays upgraded when the faults are cleared.
@@ -86,6 +92,9 @@ pub(super) struct ApiFault {
     #[serde(default)]
     pub(super) delay_ms: u64,
     pub(super) retry_after_secs: Option<u64>,
+    /// `Retry-After` is an HTTP date instead of a number.
+    #[serde(default)]
+    pub(super) retry_after_date: bool,
     /// Only these methods; all when empty.
     #[serde(default)]
     pub(super) methods: Vec<String>,
@@ -146,7 +155,21 @@ impl ApiFault {
         in_scope(call, &self.methods, self.path_contains.as_deref())
     }
 
-    pub(super) fn effect(&self) -> Effect {
+    /// Whether Kibana sheds load, which never hits `/api/status`.
+    pub(super) fn is_load(&self) -> bool {
+        self.mode == ApiMode::Status && self.status == Some(429)
+    }
+
+    /// What a hit does; `refusal` is the server's own error body for a status.
+    pub(super) fn effect_of(
+        hit: Option<Self>,
+        clock_skew_secs: i64,
+        refusal: impl Fn(u16) -> Reply,
+    ) -> Effect {
+        hit.map_or(Effect::None, |fault| fault.effect(clock_skew_secs, refusal))
+    }
+
+    fn effect(&self, clock_skew_secs: i64, refusal: impl Fn(u16) -> Reply) -> Effect {
         match self.mode {
             ApiMode::Down => Effect::Close,
             ApiMode::Hang => Effect::Hang,
@@ -156,20 +179,26 @@ impl ApiFault {
             ApiMode::Html => {
                 let page =
                     Reply::html(self.status.unwrap_or(503), "Kibana server is not ready yet");
-                Effect::Reply(self.with_retry_after(page))
+                Effect::Reply(self.with_retry_after(page, clock_skew_secs))
             }
             ApiMode::Status => {
                 let status = self.status.unwrap_or(503);
-                let body = json!({ "statusCode": status, "error": reason(status), "message": reason(status) });
-                Effect::Reply(self.with_retry_after(Reply::json(status, &body)))
+                Effect::Reply(self.with_retry_after(refusal(status), clock_skew_secs))
             }
         }
     }
 
-    fn with_retry_after(&self, reply: Reply) -> Reply {
-        match self.retry_after_secs {
-            Some(secs) => reply.with_header("retry-after", secs.to_string()),
-            None => reply,
-        }
+    fn with_retry_after(&self, reply: Reply, clock_skew_secs: i64) -> Reply {
+        let Some(secs) = self.retry_after_secs else {
+            return reply;
+        };
+        let text = match self.retry_after_date {
+            true => {
+                let secs = i64::try_from(secs).unwrap_or(i64::MAX);
+                http_date(secs.saturating_add(clock_skew_secs))
+            }
+            false => secs.to_string(),
+        };
+        reply.with_header("retry-after", text)
     }
 }

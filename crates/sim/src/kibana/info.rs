@@ -1,11 +1,10 @@
-//! What Kibana tells about itself: status, spaces, health of alerting.
+//! What Kibana tells about itself: status, health of alerting.
 
 use serde_json::{Map, Value, json};
 
 use super::Kibana;
-use super::errors::error;
 use super::faults::Level;
-use super::version::{BUILD_FLAVOR, SPACE_SOLUTION, Version};
+use super::version::{BUILD_FLAVOR, Version};
 use crate::reply::{Call, Reply};
 
 /// The plugins whose status a client of connectors may want to see.
@@ -54,26 +53,6 @@ impl Kibana {
         )
     }
 
-    /// All spaces.
-    pub(super) fn spaces(&self) -> Reply {
-        let version = self.state().version;
-        let rows: Vec<Value> = self
-            .options
-            .spaces
-            .iter()
-            .map(|id| space(version, id))
-            .collect();
-        Reply::json(200, &Value::from(rows))
-    }
-
-    /// One space.
-    pub(super) fn space(&self, id: &str) -> Result<Reply, Reply> {
-        match self.options.spaces.iter().any(|known| known == id) {
-            true => Ok(Reply::json(200, &space(self.state().version, id))),
-            false => Err(error(404, "Not Found")),
-        }
-    }
-
     /// `/api/alerting/_health`, the place where a missing encryption key is seen.
     pub(super) fn alerting_health(&self) -> Reply {
         let part = json!({ "status": "ok", "timestamp": "2026-01-01T00:00:00.000Z" });
@@ -104,22 +83,6 @@ fn build(version: Version) -> Value {
         build["build_date"] = Value::from("2026-01-01T00:00:00.000Z");
     }
     build
-}
-
-fn space(version: Version, id: &str) -> Value {
-    let reserved = id == super::DEFAULT_SPACE;
-    let mut space = json!({
-        "id": id,
-        "name": if reserved { "Default" } else { id },
-        "disabledFeatures": [],
-    });
-    if reserved {
-        space["_reserved"] = Value::from(true);
-    }
-    if version.has(SPACE_SOLUTION) {
-        space["solution"] = Value::from("classic");
-    }
-    space
 }
 
 fn summary(level: Level) -> &'static str {

@@ -43,27 +43,55 @@ impl Licence {
 /// A connector type that the simulator registers.
 pub(super) struct ConnectorType {
     pub(super) id: &'static str,
-    name: &'static str,
+    pub(super) name: &'static str,
     since: Since,
     pub(super) licence: Licence,
     features: &'static [&'static str],
 }
 
-/// The id of the one type that is simulated in full.
+/// The types that are simulated in full.
 pub(super) const GEN_AI: &str = ".gen-ai";
+pub(super) const BEDROCK: &str = ".bedrock";
+pub(super) const GEMINI: &str = ".gemini";
+pub(super) const INFERENCE: &str = ".inference";
 
-/// `.gen-ai` is simulated in full; the others take any config and exist so that a space can hold foreign connectors.
-const TYPES: [ConnectorType; 4] = [
+/// The features that a language model serves.
+const AI: &[&str] = &[
+    "generativeAIForSecurity",
+    "generativeAIForObservability",
+    "generativeAIForSearchPlayground",
+];
+
+/// Four are simulated in full; the others take any config and exist so that a space can hold foreign connectors.
+/// Sources of the first releases: kibana#166662, #183668, #189027.
+const TYPES: [ConnectorType; 7] = [
     ConnectorType {
         id: GEN_AI,
         name: "OpenAI",
         since: Since(8, 9),
         licence: Licence::Enterprise,
-        features: &[
-            "generativeAIForSecurity",
-            "generativeAIForObservability",
-            "generativeAIForSearchPlayground",
-        ],
+        features: AI,
+    },
+    ConnectorType {
+        id: BEDROCK,
+        name: "Amazon Bedrock",
+        since: Since(8, 11),
+        licence: Licence::Enterprise,
+        features: AI,
+    },
+    ConnectorType {
+        id: GEMINI,
+        name: "Google Gemini",
+        since: Since(8, 15),
+        licence: Licence::Enterprise,
+        features: AI,
+    },
+    ConnectorType {
+        id: INFERENCE,
+        name: "AI Connector",
+        since: Since(8, 16),
+        licence: Licence::Enterprise,
+        features: AI,
     },
     ConnectorType {
         id: ".index",
@@ -103,10 +131,9 @@ impl ConnectorType {
     pub(super) fn describe(
         &self,
         version: Version,
-        licence: Licence,
+        enabled_in_license: bool,
         enabled_in_config: bool,
     ) -> Value {
-        let enabled_in_license = licence >= self.licence;
         let mut row = json!({
             "id": self.id,
             "name": self.name,
@@ -129,5 +156,5 @@ impl ConnectorType {
 
 /// Whether the type is marked as deprecated in that version.
 pub(super) fn is_deprecated(version: Version, id: &str) -> bool {
-    id == GEN_AI && version.has(GEN_AI_DEPRECATED)
+    [GEN_AI, BEDROCK, GEMINI, INFERENCE].contains(&id) && version.has(GEN_AI_DEPRECATED)
 }

@@ -4,17 +4,22 @@
 //! keeps the order of checks of the real one, because the order decides which error a client sees.
 
 mod connectors;
+mod elastic;
 mod errors;
 mod execute;
 mod faults;
+mod foreign;
+mod hooks;
 mod info;
 mod input;
 mod licence;
+mod models;
 mod provider;
 mod route;
 mod schema;
 mod schema_text;
 mod sim;
+mod spaces;
 mod state;
 mod version;
 
@@ -25,16 +30,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use self::elastic::Elastic;
 use self::errors::error;
+use self::faults::ApiFault;
 use self::route::{Route, Target};
 use self::state::State;
 use self::version::{API_VERSION_HEADER, INTERNAL_RESTRICTED};
 use crate::fault;
 use crate::log::{Log, Place};
-use crate::reply::{Call, Effect, Outcome, Reply};
+use crate::reply::{Call, Effect, Outcome, Reply, reason};
 use crate::server::{self, Error, Server, Simulated};
 
 pub use self::licence::Licence;
+pub(crate) use self::provider::CERTIFICATE_HEADER;
 pub use self::provider::client as provider_client;
 pub use self::version::{InvalidVersion, Version};
 
@@ -68,6 +76,10 @@ pub struct Options {
     pub state_file: Option<PathBuf>,
     /// How many requests the log keeps; its counters are exact beyond that.
     pub log_capacity: usize,
+    /// Where the Elasticsearch under it listens, as far as inference endpoints need one; none listens without it.
+    pub elasticsearch: Option<SocketAddr>,
+    /// Takes the place of the public addresses of OpenAI and Azure in inference endpoints that name no other.
+    pub provider_url: Option<String>,
     /// The client for provider calls. Many simulators of one process should share one ([`provider_client`]).
     pub client: Option<reqwest::Client>,
 }
@@ -89,6 +101,8 @@ impl Options {
             provider_timeout: Duration::from_secs(60),
             state_file: None,
             log_capacity: crate::log::CAPACITY,
+            elasticsearch: None,
+            provider_url: None,
             client: None,
         }
     }
@@ -116,13 +130,20 @@ pub async fn start(mut options: Options) -> Result<Server, Error> {
     let client = options.client.take().map_or_else(provider::client, Ok)?;
     let state = State::load(&options)?;
     let listen = options.listen;
-    let kibana = Kibana {
+    let elasticsearch = options.elasticsearch;
+    let kibana = Arc::new(Kibana {
         log: Log::new(options.log_capacity),
         options,
         client,
         state: Mutex::new(state),
-    };
-    server::serve(listen, Arc::new(kibana)).await
+    });
+    let mut server = server::serve(listen, Arc::clone(&kibana)).await?;
+    if let Some(listen) = elasticsearch {
+        server
+            .beside(listen, Arc::new(Elastic::new(kibana)))
+            .await?;
+    }
+    Ok(server)
 }
 
 /// The simulator behind the HTTP interface.
@@ -139,11 +160,15 @@ impl Simulated for Kibana {
             return Outcome::Answer(self.sim(&call));
         }
         let target = Target::parse(&call.path);
-        let seq = self.log.begin(&call, target.place());
-        let effect = self.effect(&call);
-        let outcome = effect.around(self.answer(&call, &target)).await;
-        if let Outcome::Answer(reply) | Outcome::Half(reply) = &outcome {
+        let place = target.place();
+        let _in_flight = self.log.enter(&call, &place);
+        let seq = self.log.begin(&call, place);
+        let effect = self.effect(&call, &target);
+        let mut outcome = effect.around(self.answer(&call, &target)).await;
+        if let Outcome::Answer(reply) | Outcome::Half(reply) = &mut outcome {
             self.log.finish(seq, reply.status);
+            let date = fault::http_date(self.state().faults.clock_skew_secs);
+            reply.headers.push(("date", date));
         }
         outcome
     }
@@ -154,9 +179,14 @@ impl Kibana {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn effect(&self, call: &Call) -> Effect {
-        let hit = fault::take(&mut self.state().faults.api, |fault| fault.applies(call));
-        hit.map_or(Effect::None, |fault| fault.effect())
+    fn effect(&self, call: &Call, target: &Target) -> Effect {
+        let mut state = self.state();
+        let clock_skew_secs = state.faults.clock_skew_secs;
+        let is_status = target.route == Route::Status;
+        let hit = fault::take(&mut state.faults.api, |fault| {
+            fault.applies(call) && !(is_status && fault.is_load())
+        });
+        ApiFault::effect_of(hit, clock_skew_secs, |status| error(status, reason(status)))
     }
 
     /// The answer of a Kibana whose HTTP interface works.
@@ -185,9 +215,9 @@ impl Kibana {
         }
         let payload = input::payload(call)?;
         self.check_headers(call, target)?;
-        match self.options.spaces.contains(&target.space) {
-            true => Ok(payload),
-            false => Err(error(404, "Not Found")),
+        match self.state().space(&target.space) {
+            Some(_) => Ok(payload),
+            None => Err(error(404, "Not Found")),
         }
     }
 
@@ -232,16 +262,16 @@ impl Kibana {
     async fn route(&self, call: &Call, target: &Target, payload: Value) -> Reply {
         let space = target.space.as_str();
         let result = match (call.method.as_str(), &target.route) {
-            ("POST", Route::Collection) => self.create(space, None, &payload),
-            ("POST", Route::Connector(id)) => self.create(space, Some(id), &payload),
+            ("POST", Route::Collection) => self.create(space, None, &payload).await,
+            ("POST", Route::Connector(id)) => self.create(space, Some(id), &payload).await,
             ("GET", Route::Connector(id)) => self.get(space, id),
-            ("PUT", Route::Connector(id)) => self.update(space, id, &payload),
+            ("PUT", Route::Connector(id)) => self.update(space, id, &payload).await,
             ("DELETE", Route::Connector(id)) => self.delete(space, id),
             ("GET", Route::List) => self.list(space),
             ("GET", Route::Types) => self.types(),
             ("POST", Route::Execute(id)) => self.execute(space, id, &payload).await,
             ("GET", Route::Status) => Ok(self.status(call)),
-            ("GET", Route::Spaces) => Ok(self.spaces()),
+            ("GET", Route::Spaces) => self.spaces(),
             ("GET", Route::Space(id)) => self.space(id),
             ("GET", Route::AlertingHealth) => Ok(self.alerting_health()),
             _ => Err(error(404, "Not Found")),

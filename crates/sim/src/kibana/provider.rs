@@ -6,9 +6,16 @@ use std::time::Duration;
 use reqwest::RequestBuilder;
 use serde_json::{Map, Value};
 
+use super::licence::{GEMINI, GEN_AI};
 use super::state::Connector;
 use crate::reply::reason;
 use crate::server::Error;
+
+/// Node.js's code for a call that took too long.
+pub(super) const TIMED_OUT: &str = "ECONNABORTED";
+
+/// Holds the certificate of a caller that has one and no key.
+pub(crate) const CERTIFICATE_HEADER: &str = "x-client-certificate";
 
 /// The HTTP client for provider calls. It uses no proxy, and its clones share one pool of connections.
 ///
@@ -23,11 +30,46 @@ pub fn client() -> Result<reqwest::Client, Error> {
         .map_err(Error::Client)
 }
 
+/// Why a call to a provider gave nothing.
+pub(super) enum Trouble {
+    /// It answered with a status that is not a success; the body is null where it was no JSON.
+    Answered { status: u16, body: Value },
+    /// It did not answer; `code` is the one of Node.js.
+    Unanswered { code: &'static str, words: String },
+}
+
+impl Trouble {
+    pub(super) fn unanswered(code: &'static str, words: &str) -> Self {
+        Self::Unanswered {
+            code,
+            words: words.to_owned(),
+        }
+    }
+
+    pub(super) fn timeout(deadline: Duration) -> Self {
+        let words = format!("timeout of {}ms exceeded", deadline.as_millis());
+        Self::unanswered(TIMED_OUT, &words)
+    }
+
+    /// The provider's own words: each has them in another place.
+    pub(super) fn words(&self) -> Option<&str> {
+        let Self::Answered { body, .. } = self else {
+            return None;
+        };
+        body.pointer("/error/message")
+            .or_else(|| body.get("error"))
+            .or_else(|| body.get("message"))
+            .and_then(Value::as_str)
+    }
+}
+
 /// Why a run failed, in Kibana's words.
 pub(super) struct Failure {
     /// The provider's status, when it answered.
     pub(super) status: Option<u16>,
     pub(super) service_message: String,
+    /// It counts as an error of the user.
+    pub(super) is_users: bool,
 }
 
 impl Failure {
@@ -35,49 +77,56 @@ impl Failure {
         Self {
             status: None,
             service_message,
+            is_users: false,
         }
     }
 
-    /// The provider answered with a status that is not a success.
-    pub(super) fn answered(status: u16, words: Option<&str>) -> Self {
-        let words = words.map(|words| format!(" - {words}")).unwrap_or_default();
-        let text = match status {
-            401 => format!("Unauthorized API Error{words}"),
-            _ => format!("API Error: {}{words}", reason(status)),
+    /// What a connector of this type makes of it.
+    pub(super) fn of(connector_type_id: &str, trouble: &Trouble) -> Self {
+        let (status, body) = match trouble {
+            Trouble::Answered { status, body } => (*status, body),
+            Trouble::Unanswered { code, words } => {
+                return Self::text(format!(
+                    "Status code: undefined. Message: Unexpected API Error: {code} - {words}"
+                ));
+            }
+        };
+        let words = trouble.words();
+        let after = |mark: &str| {
+            words
+                .map(|words| format!("{mark}{words}"))
+                .unwrap_or_default()
+        };
+        let text = match (connector_type_id, status) {
+            (GEMINI, _) if body["error"].is_object() => {
+                let kind = body["error"]["status"].as_str();
+                let kind = kind.map(|kind| format!("{kind}: ")).unwrap_or_default();
+                format!("API Error: {kind}{}", words.unwrap_or_default())
+            }
+            (GEN_AI, 401) => format!("Unauthorized API Error{}", after(" - ")),
+            (_, 401) => format!("Unauthorized API Error{}", after(": ")),
+            _ => format!("API Error: {}{}", reason(status), after(" - ")),
         };
         Self {
             status: Some(status),
             service_message: format!("Status code: {status}. Message: {text}"),
+            is_users: false,
         }
-    }
-
-    /// The provider did not answer; `code` is the one of Node.js.
-    pub(super) fn unanswered(code: &str, words: &str) -> Self {
-        Self::text(format!(
-            "Status code: undefined. Message: Unexpected API Error: {code} - {words}"
-        ))
-    }
-
-    pub(super) fn timeout(deadline: Duration) -> Self {
-        Self::unanswered(
-            "ECONNABORTED",
-            &format!("timeout of {}ms exceeded", deadline.as_millis()),
-        )
     }
 }
 
 /// A call that is ready to be sent.
 pub(super) struct Request {
-    url: String,
-    headers: Vec<(String, String)>,
+    pub(super) url: String,
+    pub(super) headers: Vec<(String, String)>,
     pub(super) model: Option<String>,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Request {
     /// Applies the connector to the body as Kibana does: the stored model for OpenAI when the body names none,
     /// no streaming, and the key in the header that the provider wants.
-    pub(super) fn new(connector: &Connector, body: &str) -> Self {
+    pub(super) fn gen_ai(connector: &Connector, body: &str) -> Self {
         let provider = text(&connector.config, "apiProvider");
         let mut sent: Value = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
         let mut model = None;
@@ -118,14 +167,14 @@ impl Request {
     }
 }
 
-/// Sends the request and reads a chat completion, or says in Kibana's words why there is none.
+/// Sends the request and reads its answer as text.
 pub(super) async fn call(
     client: &reqwest::Client,
     request: Request,
     deadline: Duration,
-) -> Result<Value, Failure> {
+) -> Result<String, Trouble> {
     if url::Url::parse(&request.url).is_err() {
-        return Err(Failure::unanswered("ERR_INVALID_URL", "Invalid URL"));
+        return Err(Trouble::unanswered("ERR_INVALID_URL", "Invalid URL"));
     }
     let unanswered = |error: reqwest::Error| transport(&error, deadline);
     let response = request
@@ -135,22 +184,28 @@ pub(super) async fn call(
         .await
         .map_err(unanswered)?;
     let status = response.status();
-    let body = response.bytes().await.map_err(unanswered)?;
-    let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    if !status.is_success() {
-        // Some compatible servers put the text where OpenAI puts an object.
-        let words = answer
-            .pointer("/error/message")
-            .or_else(|| answer.get("error"))
-            .and_then(Value::as_str);
-        return Err(Failure::answered(status.as_u16(), words));
+    let text = response.text().await.map_err(unanswered)?;
+    match status.is_success() {
+        true => Ok(text),
+        false => Err(Trouble::Answered {
+            status: status.as_u16(),
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+        }),
     }
+}
+
+/// A chat completion with all parts that Kibana wants of one.
+pub(super) fn chat_completion(text: &str) -> Result<Value, Failure> {
+    let answer: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     match missing_part(&answer) {
         None => Ok(answer),
-        Some(part) => Err(Failure::text(format!(
-            "Response validation failed (Error: {part})"
-        ))),
+        Some(part) => Err(unfit(&part)),
     }
+}
+
+/// An answer that the response schema refuses.
+pub(super) fn unfit(part: &str) -> Failure {
+    Failure::text(format!("Response validation failed (Error: {part})"))
 }
 
 /// The organisation, the project, the connector's own headers, and last the key, which they cannot override.
@@ -182,6 +237,13 @@ fn headers(connector: &Connector, provider: &str) -> Vec<(String, String)> {
         );
     }
     let key = text(&connector.secrets, "apiKey");
+    if key.is_empty() {
+        // With certificates and no key. There is no TLS here, so that the certificate itself shows who calls.
+        let shown = text(&connector.secrets, "certificateData");
+        let shown = shown.chars().filter(|c| !c.is_whitespace()).collect();
+        headers.push((CERTIFICATE_HEADER.to_owned(), shown));
+        return headers;
+    }
     let value = if key_header == "api-key" {
         key.to_owned()
     } else {
@@ -207,9 +269,9 @@ fn normalize(url: &str) -> String {
 }
 
 /// A transport error with the code that Node.js would give it.
-fn transport(error: &reqwest::Error, deadline: Duration) -> Failure {
+fn transport(error: &reqwest::Error, deadline: Duration) -> Trouble {
     if error.is_timeout() {
-        return Failure::timeout(deadline);
+        return Trouble::timeout(deadline);
     }
     let mut cause = error.source();
     let mut kind = None;
@@ -222,10 +284,10 @@ fn transport(error: &reqwest::Error, deadline: Duration) -> Failure {
     }
     match (kind, error.is_connect()) {
         (Some(std::io::ErrorKind::ConnectionRefused), _) => {
-            Failure::unanswered("ECONNREFUSED", "connect ECONNREFUSED")
+            Trouble::unanswered("ECONNREFUSED", "connect ECONNREFUSED")
         }
-        (_, true) => Failure::unanswered("ENOTFOUND", "getaddrinfo ENOTFOUND"),
-        (_, false) => Failure::unanswered("ECONNRESET", "socket hang up"),
+        (_, true) => Trouble::unanswered("ENOTFOUND", "getaddrinfo ENOTFOUND"),
+        (_, false) => Trouble::unanswered("ECONNRESET", "socket hang up"),
     }
 }
 
@@ -254,6 +316,6 @@ fn missing_part(answer: &Value) -> Option<String> {
     ))
 }
 
-fn text<'a>(map: &'a Map<String, Value>, key: &str) -> &'a str {
+pub(super) fn text<'a>(map: &'a Map<String, Value>, key: &str) -> &'a str {
     map.get(key).and_then(Value::as_str).unwrap_or_default()
 }

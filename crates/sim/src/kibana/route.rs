@@ -64,7 +64,8 @@ impl Route {
     /// The name under which the request log counts it.
     pub(super) fn class(&self) -> &'static str {
         match self {
-            Self::Collection | Self::Connector(_) => "connector",
+            Self::Collection => "collection",
+            Self::Connector(_) => "connector",
             Self::Execute(_) => "execute",
             Self::List => "connectors",
             Self::Types => "connector_types",

@@ -1,260 +1,154 @@
-//! The strict schemas of the `.gen-ai` connector, as one table: field, providers, kind, first version.
+//! The strict schemas of the connector types that are simulated in full: what a config and secrets may hold, and since
+//! when. The tables lie in `schema/tables.rs`, one row a field.
+
+mod certificates;
+mod tables;
 
 use serde_json::{Map, Value};
 
+use self::tables::{Absent, Field, Kind};
+use super::licence::{BEDROCK, GEMINI, GEN_AI, INFERENCE};
 use super::schema_text::{Problem, kind_of, message, prefix};
-use super::version::{NAMED_OPENAI, PKI_SECRETS, Since, Version};
+use super::version::{NAMED_OPENAI, SERVICE_ACCOUNT_ONLY, Since, Version};
 
-const OPENAI: &str = "OpenAI";
-const AZURE: &str = "Azure OpenAI";
-const OTHER: &str = "Other";
+pub(super) use self::tables::PROVIDERS;
 
-/// The providers in the order of the union, and the first version that knows each.
-pub(super) const PROVIDERS: [(&str, Since); 3] = [
-    (AZURE, Since(8, 9)),
-    (OPENAI, Since(8, 9)),
-    (OTHER, Since(8, 17)),
-];
-
-/// What a value must be.
-#[derive(Clone, Copy)]
-enum Kind {
-    Text,
-    Number,
-    Flag,
-    /// A map from text to text.
-    TextMap,
-    OneOf(&'static [&'static str]),
-}
-
-/// What the server stores when the field is left out.
-#[derive(Clone, Copy)]
-enum Absent {
-    Missing,
-    Nothing,
-    Text(&'static str),
-    DefaultModel,
-}
-
-/// One row: `name` is known to `provider` since `since`.
-struct Field {
-    name: &'static str,
-    providers: &'static [&'static str],
-    since: Since,
-    kind: Kind,
-    absent: Absent,
-}
-
-const fn field(
-    name: &'static str,
-    providers: &'static [&'static str],
-    since: Since,
-    kind: Kind,
-    absent: Absent,
-) -> Field {
-    Field {
-        name,
-        providers,
-        since,
-        kind,
-        absent,
-    }
-}
-
-const ALL: &[&str] = &[OPENAI, AZURE, OTHER];
-const VERIFICATION: Kind = Kind::OneOf(&["full", "certificate", "none"]);
-
-/// Sources: the connector's schema in Kibana and the pull requests that added each field
-/// (179026, 213117, 228371, 232097, 239806).
-const FIELDS: [Field; 12] = [
-    field("apiProvider", ALL, Since(8, 9), Kind::Text, Absent::Missing),
-    field("apiUrl", ALL, Since(8, 9), Kind::Text, Absent::Missing),
-    field(
-        "defaultModel",
-        &[OPENAI],
-        Since(8, 11),
-        Kind::Text,
-        Absent::DefaultModel,
-    ),
-    field(
-        "defaultModel",
-        &[AZURE],
-        Since(9, 2),
-        Kind::Text,
-        Absent::Nothing,
-    ),
-    field(
-        "defaultModel",
-        &[OTHER],
-        Since(8, 17),
-        Kind::Text,
-        Absent::Missing,
-    ),
-    field("headers", ALL, Since(8, 14), Kind::TextMap, Absent::Nothing),
-    field(
-        "organizationId",
-        &[OPENAI],
-        Since(8, 18),
-        Kind::Text,
-        Absent::Nothing,
-    ),
-    field(
-        "projectId",
-        &[OPENAI],
-        Since(8, 18),
-        Kind::Text,
-        Absent::Nothing,
-    ),
-    field(
-        "contextWindowLength",
-        ALL,
-        Since(9, 2),
-        Kind::Number,
-        Absent::Nothing,
-    ),
-    field(
-        "temperature",
-        ALL,
-        Since(9, 3),
-        Kind::Number,
-        Absent::Nothing,
-    ),
-    field(
-        "verificationMode",
-        &[OTHER],
-        Since(9, 1),
-        VERIFICATION,
-        Absent::Text("full"),
-    ),
-    field(
-        "enableNativeFunctionCalling",
-        &[OTHER],
-        Since(9, 2),
-        Kind::Flag,
-        Absent::Nothing,
-    ),
-];
-
-/// Checks a `.gen-ai` config and fills in the server's defaults. The error is Kibana's whole message.
+/// Checks a config and fills in the server's defaults. The error is Kibana's whole message. Types that are not simulated
+/// in full take anything.
 pub(super) fn config(
     version: Version,
+    connector_type_id: &str,
     given: &Map<String, Value>,
 ) -> Result<Map<String, Value>, String> {
-    let provider = given.get("apiProvider").cloned().unwrap_or(Value::Null);
-    let known = || PROVIDERS.iter().filter(|(_, since)| version.has(*since));
-    let Some(provider) = known()
-        .map(|(name, _)| *name)
-        .find(|name| provider == **name)
-    else {
-        return Err(message(
-            version,
-            "config",
-            None,
-            &[Problem::Provider { got: provider }],
-        ));
+    let Some(table) = tables::config(connector_type_id) else {
+        return Ok(given.clone());
     };
-    let fields = || {
-        FIELDS
-            .iter()
-            .filter(|field| version.has(field.since) && field.providers.contains(&provider))
+    let provider = match connector_type_id {
+        GEN_AI => Some(provider(version, given)?),
+        _ => None,
     };
-    let mut problems: Vec<Problem> = fields()
-        .filter_map(|field| check(field, given.get(field.name)))
+    let known: Vec<&Field> = table
+        .iter()
+        .filter(|field| version.has(field.since) && field.is_for(provider))
         .collect();
-    let unknown: Vec<String> = given
-        .keys()
-        .filter(|key| fields().all(|field| field.name != key.as_str()))
-        .cloned()
-        .collect();
-    if !unknown.is_empty() {
-        problems.push(Problem::Unknown(unknown));
-    }
+    let problems = problems(&known, given);
     if !problems.is_empty() {
-        return Err(message(version, "config", Some(provider), &problems));
+        return Err(message(version, "config", provider, &problems));
     }
     let mut stored = given.clone();
-    for field in fields().filter(|field| !given.contains_key(field.name)) {
+    for field in known {
         let default = match field.absent {
             Absent::Missing | Absent::Nothing => None,
-            Absent::Text(text) => Some(text),
-            Absent::DefaultModel => version.default_model(),
+            Absent::Text(text) => Some(Value::from(text)),
+            Absent::Map => Some(Value::Object(Map::new())),
+            Absent::Model(models) => newest(version, models).map(Value::from),
         };
         if let Some(default) = default {
-            stored.insert(field.name.to_owned(), Value::from(default));
+            stored.entry(field.name).or_insert(default);
         }
     }
     Ok(stored)
 }
 
-/// Checks that `apiUrl` is a web address on the allow-list (`xpack.actions.allowedHosts`).
-pub(super) fn url(
-    version: Version,
-    config: &Map<String, Value>,
-    allowed_hosts: &[String],
-) -> Result<(), String> {
-    let text = config
-        .get("apiUrl")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let product = if version.has(NAMED_OPENAI) {
-        "OpenAI"
-    } else {
-        "Generative AI"
-    };
-    let refused = |reason: &str| {
-        Err(format!(
-            "{}Error configuring {product} action: Error: {reason}",
-            prefix(version, "config")
-        ))
-    };
-    let parsed = url::Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https"));
-    let Some(host) = parsed.as_ref().and_then(url::Url::host_str) else {
-        return refused(&format!("URL Error: Invalid URL: {text}"));
-    };
-    match allowed_hosts
+/// The branch of the union of `.gen-ai`.
+fn provider(version: Version, given: &Map<String, Value>) -> Result<&'static str, String> {
+    let got = given.get("apiProvider").cloned().unwrap_or(Value::Null);
+    let found = PROVIDERS
         .iter()
-        .any(|allowed| allowed == "*" || allowed == host)
-    {
-        true => Ok(()),
-        false => refused(&format!(
-            "error validating url: target url \"{text}\" is not added to the Kibana config xpack.actions.allowedHosts"
+        .filter(|(_, since)| version.has(*since))
+        .find(|(name, _)| got == **name);
+    match found {
+        Some((name, _)) => Ok(name),
+        None => Err(message(
+            version,
+            "config",
+            None,
+            &[Problem::Provider { got }],
         )),
     }
 }
 
-/// Checks the secrets of a `.gen-ai` connector. The error is Kibana's whole message.
-pub(super) fn secrets(version: Version, given: &Map<String, Value>) -> Result<(), String> {
-    let certificates = ["certificateData", "privateKeyData", "caData"];
-    let pki = version.has(PKI_SECRETS) && certificates.iter().any(|name| given.contains_key(*name));
-    let required: &[&str] = if pki { &[] } else { &["apiKey"] };
-    let known: &[&str] = if pki {
-        &["apiKey", "certificateData", "privateKeyData", "caData"]
-    } else {
-        &["apiKey"]
+/// What a type checks beside its schema: an address on the allow-list, a provider that Elasticsearch has. The error is
+/// Kibana's whole message.
+pub(super) fn more(
+    version: Version,
+    connector_type_id: &str,
+    config: &Map<String, Value>,
+    allowed_hosts: &[String],
+) -> Result<(), String> {
+    let (product, problem) = match connector_type_id {
+        GEN_AI if version.has(NAMED_OPENAI) => ("OpenAI", url(config, allowed_hosts)),
+        GEN_AI => ("Generative AI", url(config, allowed_hosts)),
+        BEDROCK => ("Amazon Bedrock", url(config, allowed_hosts)),
+        GEMINI => ("Google Gemini", url(config, allowed_hosts)),
+        INFERENCE => ("Inference API", inference(config)),
+        _ => return Ok(()),
     };
-    let mut problems = Vec::new();
-    for &name in known {
-        match given.get(name) {
-            None if required.contains(&name) => problems.push(Problem::Missing(name)),
-            None => {}
-            Some(value) => problems.extend(wrong(name, Kind::Text, value)),
-        }
+    match problem {
+        None => Ok(()),
+        Some(problem) => Err(format!(
+            "{}Error configuring {product} action: Error: {problem}",
+            prefix(version, "config")
+        )),
     }
-    let unknown: Vec<String> = given
-        .keys()
-        .filter(|key| !known.contains(&key.as_str()))
-        .cloned()
+}
+
+fn url(config: &Map<String, Value>, allowed_hosts: &[String]) -> Option<String> {
+    let text = config
+        .get("apiUrl")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let parsed = url::Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"));
+    let Some(host) = parsed.as_ref().and_then(url::Url::host_str) else {
+        return Some(format!("URL Error: Invalid URL: {text}"));
+    };
+    let allowed = allowed_hosts
+        .iter()
+        .any(|allowed| allowed == "*" || allowed == host);
+    (!allowed).then(|| {
+        format!(
+            "error validating url: target url \"{text}\" is not added to the Kibana config xpack.actions.allowedHosts"
+        )
+    })
+}
+
+fn inference(config: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| config.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (provider, task) = (text("provider"), text("taskType"));
+    if !tables::INFERENCE_PROVIDERS.contains(&provider) {
+        Some(format!(
+            "API Provider is not supported: {provider} by Inference Endpoint."
+        ))
+    } else if !tables::INFERENCE_TASKS.contains(&task) {
+        Some(format!(
+            "Task type is not supported: {task} by Inference Endpoint."
+        ))
+    } else {
+        None
+    }
+}
+
+/// Checks secrets. The error is Kibana's whole message.
+pub(super) fn secrets(
+    version: Version,
+    connector_type_id: &str,
+    given: &Map<String, Value>,
+) -> Result<(), String> {
+    let Some(table) = tables::secrets(connector_type_id) else {
+        return Ok(());
+    };
+    let known: Vec<&Field> = table
+        .iter()
+        .filter(|field| version.has(field.since))
         .collect();
-    if !unknown.is_empty() {
-        problems.push(Problem::Unknown(unknown));
+    let mut problems = problems(&known, given);
+    if problems.is_empty() && connector_type_id == GEN_AI {
+        problems.extend(certificates::check(given).map(Problem::Plain));
     }
-    if pki && !given.contains_key("certificateData") {
-        problems.push(Problem::Plain("Certificate data must be provided for PKI"));
-    }
-    if pki && !given.contains_key("privateKeyData") {
-        problems.push(Problem::Plain("Private key data must be provided for PKI"));
+    if problems.is_empty() && connector_type_id == GEMINI && version.has(SERVICE_ACCOUNT_ONLY) {
+        problems.extend(google_account(given).map(Problem::Plain));
     }
     match problems.is_empty() {
         true => Ok(()),
@@ -262,11 +156,47 @@ pub(super) fn secrets(version: Version, given: &Map<String, Value>) -> Result<()
     }
 }
 
+/// The file of a service account; Kibana refuses every other kind.
+fn google_account(given: &Map<String, Value>) -> Option<String> {
+    let text = given.get("credentialsJson").and_then(Value::as_str)?;
+    let Ok(account) = serde_json::from_str::<Value>(text) else {
+        return Some("Invalid JSON format for credentials.".to_owned());
+    };
+    let kind = account["type"].as_str().unwrap_or("undefined");
+    (kind != "service_account").then(|| {
+        format!(
+            "Invalid credential type. Only \"service_account\" credentials are supported. Type was \"{kind}\"."
+        )
+    })
+}
+
+/// Everything that is wrong with these fields, in the order of the table; unknown ones come last.
+fn problems(known: &[&Field], given: &Map<String, Value>) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = known
+        .iter()
+        .filter_map(|field| check(field, given.get(field.name)))
+        .collect();
+    let unknown: Vec<String> = given
+        .keys()
+        .filter(|key| known.iter().all(|field| field.name != key.as_str()))
+        .cloned()
+        .collect();
+    if !unknown.is_empty() {
+        problems.push(Problem::Unknown(unknown));
+    }
+    problems
+}
+
+fn newest(version: Version, models: &[(Since, &'static str)]) -> Option<&'static str> {
+    let found = models.iter().find(|(since, _)| version.has(*since));
+    found.map(|(_, model)| *model)
+}
+
 fn check(field: &Field, value: Option<&Value>) -> Option<Problem> {
     match (value, field.absent) {
         (Some(value), _) => wrong(field.name, field.kind, value),
         (None, Absent::Missing) => Some(Problem::Missing(field.name)),
-        (None, Absent::Nothing | Absent::Text(_) | Absent::DefaultModel) => None,
+        (None, _) => None,
     }
 }
 
@@ -275,6 +205,7 @@ fn wrong(field: &'static str, kind: Kind, value: &Value) -> Option<Problem> {
         Kind::Text => (value.is_string(), "string".to_owned()),
         Kind::Number => (value.is_number(), "number".to_owned()),
         Kind::Flag => (value.is_boolean(), "boolean".to_owned()),
+        Kind::Map => (value.is_object(), "object".to_owned()),
         Kind::TextMap => {
             let fits = value
                 .as_object()

@@ -17,7 +17,7 @@ pub(super) enum Problem {
     Provider {
         got: Value,
     },
-    Plain(&'static str),
+    Plain(String),
 }
 
 /// The start of a message about `part` ("config", "secrets" or "params").
@@ -90,7 +90,7 @@ fn classic(problem: &Problem) -> String {
             "[apiProvider]: expected at least one defined value but got [undefined]".to_owned()
         }
         Problem::Provider { .. } => "[apiProvider]: types that failed validation".to_owned(),
-        Problem::Plain(text) => (*text).to_owned(),
+        Problem::Plain(text) => text.clone(),
     }
 }
 
@@ -136,7 +136,7 @@ fn zod_text(problem: &Problem) -> String {
                 names.join(" | ")
             )
         }
-        Problem::Plain(text) => (*text).to_owned(),
+        Problem::Plain(text) => text.clone(),
     }
 }
 

@@ -18,23 +18,27 @@ impl Kibana {
             },
             ("DELETE", "/_sim/faults") => self.set(Faults::default()),
             ("GET", "/_sim/connectors") => self.stored(),
-            _ => Reply::sim_error(
-                404,
-                "the simulator has no such switch; see /_sim/faults, /_sim/requests and /_sim/connectors",
-            ),
+            ("POST", "/_sim/connectors") => self.add_connector(call),
+            ("GET" | "POST", "/_sim/spaces") => self.space_switch(call),
+            ("GET" | "PUT", "/_sim/references") => self.references(call),
+            ("DELETE", path) => match path.strip_prefix("/_sim/connectors/") {
+                Some(id) => self.drop_connector(id),
+                None => no_switch(),
+            },
+            _ => no_switch(),
         }
     }
 
     /// Replaces the switches. Damage to secrets is done now, to the connectors that are there now.
     fn set(&self, faults: Faults) -> Reply {
         let mut state = self.state();
-        let damage = match (faults.undecryptable, faults.secrets_missing) {
-            (true, _) => Damage::Undecryptable,
-            (false, true) => Damage::SecretsMissing,
-            (false, false) => Damage::None,
-        };
-        for connector in state.connectors.values_mut() {
-            connector.damage = damage;
+        for (id, connector) in &mut state.connectors {
+            connector.damage = match (faults.undecryptable.has(id), faults.secrets_missing.has(id))
+            {
+                (true, _) => Damage::Undecryptable,
+                (false, true) => Damage::SecretsMissing,
+                (false, false) => Damage::None,
+            };
         }
         if let Some(version) = faults.upgrade_to {
             state.version = version;
@@ -48,6 +52,14 @@ impl Kibana {
         let rows: Vec<Value> = state.connectors.values().map(row).collect();
         Reply::json(200, &Value::from(rows))
     }
+}
+
+fn no_switch() -> Reply {
+    Reply::sim_error(
+        404,
+        "the simulator has no such switch; see /_sim/faults, /_sim/requests, /_sim/connectors, /_sim/spaces and \
+         /_sim/references",
+    )
 }
 
 fn row(connector: &Connector) -> Value {

@@ -11,7 +11,10 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Options;
+use super::elastic::{ElasticFaults, Endpoint};
 use super::faults::Faults;
+use super::foreign::Foreign;
+use super::spaces::Space;
 use super::version::Version;
 use crate::server::Error;
 
@@ -45,6 +48,17 @@ pub(super) struct State {
     pub(super) faults: Faults,
     /// By id: ids are unique over all spaces.
     pub(super) connectors: BTreeMap<String, Connector>,
+    /// The connectors that are no saved objects, by id.
+    pub(super) foreign: BTreeMap<String, Foreign>,
+    /// How many rules and others refer to a connector, by id; none when absent.
+    pub(super) references: BTreeMap<String, u64>,
+    /// In the order in which they were made.
+    pub(super) spaces: Vec<Space>,
+    /// The inference endpoints of Elasticsearch, by id.
+    pub(super) endpoints: BTreeMap<String, Endpoint>,
+    pub(super) elastic_faults: ElasticFaults,
+    /// How many lists of connectors were asked for.
+    pub(super) n_lists: u64,
 }
 
 /// The form on disk.
@@ -52,6 +66,13 @@ pub(super) struct State {
 struct Saved {
     uuid: String,
     connectors: Vec<Connector>,
+    /// Those of the options where the file is an older one.
+    #[serde(default)]
+    spaces: Vec<Space>,
+    #[serde(default)]
+    references: BTreeMap<String, u64>,
+    #[serde(default)]
+    endpoints: BTreeMap<String, Endpoint>,
 }
 
 impl State {
@@ -62,6 +83,9 @@ impl State {
             Some(_) | None => Saved {
                 uuid: Uuid::new_v4().to_string(),
                 connectors: Vec::new(),
+                spaces: Vec::new(),
+                references: BTreeMap::new(),
+                endpoints: BTreeMap::new(),
             },
         };
         let connectors = saved
@@ -69,11 +93,29 @@ impl State {
             .into_iter()
             .map(|connector| (connector.id.clone(), connector))
             .collect();
+        // A space that was removed while it ran comes back only where the options name it.
+        let mut spaces = saved.spaces;
+        for id in &options.spaces {
+            if !spaces.iter().any(|space| space.id == *id) {
+                spaces.push(Space::new(id));
+            }
+        }
+        let foreign = options
+            .preconfigured
+            .iter()
+            .map(|(id, name)| (id.clone(), Foreign::preconfigured(name)))
+            .collect();
         Ok(Self {
             version: options.version,
             uuid: saved.uuid,
             faults: Faults::default(),
             connectors,
+            foreign,
+            references: saved.references,
+            spaces,
+            endpoints: saved.endpoints,
+            elastic_faults: ElasticFaults::default(),
+            n_lists: 0,
         })
     }
 
@@ -82,7 +124,13 @@ impl State {
         let Some(path) = &options.state_file else {
             return Ok(());
         };
-        let saved = json!({ "uuid": self.uuid, "connectors": self.connectors.values().collect::<Vec<_>>() });
+        let saved = json!({
+            "uuid": self.uuid,
+            "connectors": self.connectors.values().collect::<Vec<_>>(),
+            "spaces": self.spaces,
+            "references": self.references,
+            "endpoints": self.endpoints,
+        });
         let draft = path.with_extension("new");
         // It holds secrets: nobody else may read it.
         let mut file = OpenOptions::new()

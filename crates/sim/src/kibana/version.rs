@@ -36,7 +36,7 @@ pub(crate) const ID_SLUG: Since = Since(9, 4);
 pub(crate) const SYSTEM_ACTION_FLAG: Since = Since(8, 10);
 /// `is_connector_type_deprecated` in connector objects; `is_deprecated` in connector types.
 pub(crate) const TYPE_DEPRECATED_FLAG: Since = Since(9, 0);
-/// `.gen-ai` itself is marked as deprecated (kibana#261591).
+/// `.gen-ai` and the other types of language models are marked as deprecated (kibana#261591).
 pub(crate) const GEN_AI_DEPRECATED: Since = Since(9, 5);
 /// `auth_mode` in connector objects.
 pub(crate) const AUTH_MODE: Since = Since(9, 4);
@@ -48,6 +48,8 @@ pub(crate) const ZOD_TEXTS: Since = Since(9, 3);
 pub(crate) const PKI_SECRETS: Since = Since(9, 1);
 /// The connector was called "Generative AI" before.
 pub(crate) const NAMED_OPENAI: Since = Since(8, 12);
+/// `.gemini` takes the file of a service account and nothing else. The exact release is not confirmed.
+pub(crate) const SERVICE_ACCOUNT_ONLY: Since = Since(9, 2);
 /// A provider's 429 counts as the user's error.
 pub(crate) const RATE_LIMIT_IS_USER_ERROR: Since = Since(9, 1);
 /// `elastic-api-version` on every answer of a public route.
@@ -56,28 +58,17 @@ pub(crate) const API_VERSION_HEADER: Since = Since(9, 0);
 pub(crate) const BUILD_FLAVOR: Since = Since(8, 10);
 /// `solution` in a space.
 pub(crate) const SPACE_SOLUTION: Since = Since(8, 16);
+/// Lists leave out `.inference` connectors without an endpoint (kibana#217641).
+pub(crate) const MISSING_ENDPOINT_HIDES: Since = Since(9, 1);
+/// Errors of Elasticsearch in a hook reach the caller. The exact release is not confirmed.
+pub(crate) const HOOK_ERRORS_SHOWN: Since = Since(9, 1);
 /// Internal routes refuse callers from outside.
 pub(crate) const INTERNAL_RESTRICTED: Since = Since(9, 0);
-
-/// The model that the server fills in for the provider `OpenAI`, newest first. The exact releases are not confirmed.
-const DEFAULT_MODELS: [(Since, &str); 3] = [
-    (Since(9, 1), "gpt-4.1"),
-    (Since(8, 15), "gpt-4o"),
-    (Since(8, 11), "gpt-4"),
-];
 
 impl Version {
     /// Whether a behaviour that began with `since` is there.
     pub(crate) fn has(self, since: Since) -> bool {
         (self.major, self.minor) >= (since.0, since.1)
-    }
-
-    /// The server-side default of `defaultModel`.
-    pub(crate) fn default_model(self) -> Option<&'static str> {
-        DEFAULT_MODELS
-            .iter()
-            .find(|(since, _)| self.has(*since))
-            .map(|(_, model)| *model)
     }
 
     /// Whether it is a build between releases.

@@ -1,10 +1,13 @@
-//! Whom the simulator plays, by the path of a request: OpenAI, Azure OpenAI, or a server that is only compatible.
+//! Whom the simulator plays, by the path of a request: OpenAI, Azure OpenAI, a server that is only compatible, Amazon
+//! Bedrock or Google Vertex AI.
 //!
 //! All share keys, models and faults; they differ in the header of the key, in parameters and in error bodies.
 
 use serde_json::{Value, json};
 
+use super::clouds;
 use super::errors::Refusal;
+use crate::kibana::CERTIFICATE_HEADER;
 use crate::reply::{Call, Reply};
 
 /// Below it lie the deployments of an Azure resource, each called like its model.
@@ -20,6 +23,8 @@ pub(super) enum Dialect {
     OpenAi,
     Azure,
     Compatible,
+    Bedrock,
+    Gemini,
 }
 
 impl Dialect {
@@ -28,6 +33,10 @@ impl Dialect {
             Self::Azure
         } else if path.starts_with(COMPATIBLE) {
             Self::Compatible
+        } else if path.starts_with("/model/") {
+            Self::Bedrock
+        } else if path.starts_with("/v1/projects/") {
+            Self::Gemini
         } else {
             Self::OpenAi
         }
@@ -42,19 +51,30 @@ impl Dialect {
     }
 
     /// The key that a request presents, each dialect in its own header and in no other.
-    pub(super) fn key(self, call: &Call) -> Option<&str> {
+    pub(super) fn key(self, call: &Call) -> Option<String> {
+        let authorization = call.header("authorization");
+        let bearer = authorization.and_then(|given| given.strip_prefix("Bearer "));
         let key = match self {
-            Self::OpenAi | Self::Compatible => {
-                call.header("authorization")?.strip_prefix("Bearer ")?
-            }
-            Self::Azure => call.header("api-key")?,
+            Self::OpenAi | Self::Gemini => bearer?.to_owned(),
+            Self::Compatible => bearer
+                .or_else(|| call.header(CERTIFICATE_HEADER))?
+                .to_owned(),
+            Self::Azure => call.header("api-key")?.to_owned(),
+            Self::Bedrock => clouds::signed_with(authorization?)?,
         };
-        Some(key.trim()).filter(|key| !key.is_empty())
+        Some(key.trim().to_owned()).filter(|key| !key.is_empty())
     }
 
     pub(super) fn no_key(self) -> Refusal {
         match self {
             Self::OpenAi | Self::Compatible => Refusal::no_key(),
+            Self::Bedrock => Refusal::new(
+                403,
+                "",
+                Some("MissingAuthenticationTokenException"),
+                "Missing Authentication Token",
+            ),
+            Self::Gemini => self.bad_key(""),
             // The gateway before Azure answers this one, with a body of its own.
             Self::Azure => Refusal {
                 is_flat: true,
@@ -80,6 +100,19 @@ impl Dialect {
                  for an active subscription and use a correct regional API endpoint for your resource.",
             ),
             Self::Compatible => Refusal::new(401, "", None, "Unauthorized"),
+            Self::Bedrock => Refusal::new(
+                403,
+                "",
+                Some("UnrecognizedClientException"),
+                "The security token included in the request is invalid.",
+            ),
+            Self::Gemini => Refusal::new(
+                401,
+                "UNAUTHENTICATED",
+                None,
+                "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other \
+                 valid authentication credential.",
+            ),
         }
     }
 
@@ -87,7 +120,7 @@ impl Dialect {
     pub(super) fn check_parameters(self, call: &Call, body: &Value) -> Result<(), Refusal> {
         let has_new_limit = !body["max_completion_tokens"].is_null();
         match self {
-            Self::OpenAi => Ok(()),
+            Self::OpenAi | Self::Bedrock | Self::Gemini => Ok(()),
             Self::Azure => {
                 let version = call.parameter("api-version").unwrap_or_default();
                 if version.is_empty() {
@@ -133,8 +166,15 @@ impl Dialect {
             }
             Self::Azure => json!({ "error": { "code": refusal.code, "message": message } }),
             Self::Compatible => json!({ "error": message }),
+            Self::Bedrock => json!({ "message": message }),
+            Self::Gemini => {
+                json!({ "error": { "code": refusal.status, "message": message, "status": refusal.kind } })
+            }
         };
-        let reply = Reply::json(refusal.status, &body);
+        let mut reply = Reply::json(refusal.status, &body);
+        if let (Self::Bedrock, Some(code)) = (self, refusal.code) {
+            reply = reply.with_header("x-amzn-errortype", code);
+        }
         match refusal.retry_after_secs {
             Some(secs) => reply.with_header("retry-after", secs.to_string()),
             None => reply,

@@ -1,8 +1,10 @@
 //! The simulated OpenAI API: models, chat completions, keys that can be added and revoked while it runs.
 //!
-//! Under `/openai/deployments/` it speaks as Azure OpenAI does, under `/compatible/` as a server that is only compatible.
+//! Under `/openai/deployments/` it speaks as Azure OpenAI does, under `/compatible/` as a server that is only
+//! compatible, under `/model/` as Amazon Bedrock and under `/v1/projects/` as Google Vertex AI.
 
 mod chat;
+mod clouds;
 mod dialect;
 mod errors;
 mod faults;
@@ -110,6 +112,10 @@ enum Route {
     Chat,
     /// Chat with the model of an Azure deployment.
     Deployment(String),
+    /// A model of Amazon Bedrock.
+    Bedrock(String),
+    /// A model of Google.
+    Gemini(String),
     Other,
 }
 
@@ -125,6 +131,21 @@ impl Route {
             ["v1", "chat", "completions"] | ["compatible", "v1", "chat", "completions"] => {
                 Self::Chat
             }
+            ["model", id, "invoke"] => Self::Bedrock(clouds::decoded(id)),
+            [
+                "v1",
+                "projects",
+                _,
+                "locations",
+                _,
+                "publishers",
+                "google",
+                "models",
+                call,
+            ] => match call.strip_suffix(":generateContent") {
+                Some(model) => Self::Gemini(clouds::decoded(model)),
+                None => Self::Other,
+            },
             _ => Self::Other,
         }
     }
@@ -132,7 +153,7 @@ impl Route {
     fn class(&self) -> &'static str {
         match self {
             Self::Models | Self::Model(_) => "models",
-            Self::Chat | Self::Deployment(_) => "chat",
+            Self::Chat | Self::Deployment(_) | Self::Bedrock(_) | Self::Gemini(_) => "chat",
             Self::Other => "other",
         }
     }
@@ -148,13 +169,12 @@ impl Simulated for OpenAi {
             );
         }
         let route = Route::parse(&call.path);
-        let seq = self.log.begin(
-            &call,
-            Place {
-                class: route.class(),
-                ..Place::default()
-            },
-        );
+        let place = Place {
+            class: route.class(),
+            ..Place::default()
+        };
+        let _in_flight = self.log.enter(&call, &place);
+        let seq = self.log.begin(&call, place);
         let effect = self.effect(&call, &route);
         let outcome = effect.around(self.answer(&call, &route)).await;
         if let Outcome::Answer(reply) | Outcome::Half(reply) = &outcome {
@@ -171,7 +191,9 @@ impl OpenAi {
 
     fn effect(&self, call: &Call, route: &Route) -> Effect {
         let model = match route {
-            Route::Model(id) | Route::Deployment(id) => Some(id.clone()),
+            Route::Model(id) | Route::Deployment(id) | Route::Bedrock(id) | Route::Gemini(id) => {
+                Some(id.clone())
+            }
             Route::Chat => call
                 .json()
                 .and_then(|body| body["model"].as_str().map(str::to_owned)),
@@ -179,6 +201,7 @@ impl OpenAi {
         };
         let dialect = Dialect::of(&call.path);
         let key = dialect.key(call);
+        let key = key.as_deref();
         let hit = fault::take(&mut self.state().fault, |fault| {
             fault.applies(call, key, model.as_deref())
         });
@@ -211,9 +234,9 @@ impl OpenAi {
     fn authenticate(&self, call: &Call) -> Result<(), Refusal> {
         let dialect = Dialect::of(&call.path);
         let key = dialect.key(call).ok_or_else(|| dialect.no_key())?;
-        match self.state().keys.use_one(key) {
+        match self.state().keys.use_one(&key) {
             true => Ok(()),
-            false => Err(dialect.bad_key(key)),
+            false => Err(dialect.bad_key(&key)),
         }
     }
 
@@ -228,6 +251,8 @@ impl OpenAi {
             }
             ("POST", Route::Chat) => self.chat(call, None),
             ("POST", Route::Deployment(model)) => self.chat(call, Some(model)),
+            ("POST", Route::Bedrock(model)) => self.bedrock(call, model),
+            ("POST", Route::Gemini(model)) => self.gemini(call, model),
             _ => Err(Refusal::invalid_url(call)),
         }
     }

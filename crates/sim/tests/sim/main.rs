@@ -1,6 +1,7 @@
 //! The simulators, seen from outside over HTTP.
 
 mod connectors;
+mod elastic;
 mod execute;
 mod faults;
 mod openai;
@@ -8,3 +9,5 @@ mod order;
 mod process;
 mod schema;
 mod support;
+mod switches;
+mod types;

@@ -137,3 +137,25 @@ fn a_start_that_cannot_work_says_why() {
         assert!(stderr.contains(text), "{arguments:?}: {stderr}");
     }
 }
+
+#[test]
+fn elasticsearch_has_a_port_of_its_own() {
+    let listen = "127.0.0.1:0";
+    let arguments = [
+        "kibana",
+        "--listen",
+        listen,
+        "--api-key",
+        "a",
+        "--elasticsearch-listen",
+        listen,
+    ];
+    let kibana = Running::start(&arguments, "keyfleet-sim: kibana 9.4.0 ready at ");
+    let (_, elastic) = kibana
+        .url
+        .split_once(" and elasticsearch at ")
+        .expect("both addresses");
+    let set = ["fault", "--url", elastic, "{\"privilege\": \"monitor\"}"];
+    assert!(stdout(&set).contains("\"privilege\": \"monitor\""));
+    kibana.end(Signal::TERM);
+}

@@ -242,10 +242,13 @@ async fn hosts_outside_the_allow_list_are_refused() {
 async fn certificates_are_secrets_from_9_1() {
     let secrets = [
         (
-            json!({ "certificateData": "Yw==", "privateKeyData": "aw==" }),
+            json!({ "certificateData": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t", "privateKeyData": "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t" }),
             "9.1.0",
         ),
-        (json!({ "certificateData": "Yw==" }), "never"),
+        (
+            json!({ "certificateData": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t" }),
+            "never",
+        ),
         (json!({ "apiKey": "sk-x", "other": "y" }), "never"),
     ];
     for version in ["9.0.0", "9.1.0", "9.4.0"] {

@@ -131,6 +131,15 @@ impl Sim {
         assert_eq!(answer.status, 200, "{faults}: {}", answer.body);
     }
 
+    /// Uses one of the simulator's other switches.
+    pub(crate) async fn switch(&self, method: &str, name: &str, body: Value) -> Value {
+        let path = format!("/_sim/{name}");
+        let text = (!body.is_null()).then(|| body.to_string());
+        let answer = self.raw(method, &path, &[], text).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{name} {body}: {}", answer.body);
+        answer.body
+    }
+
     /// Clears the fault switches.
     pub(crate) async fn clear(&self) {
         let answer = self

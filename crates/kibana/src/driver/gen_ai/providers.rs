@@ -1,12 +1,10 @@
-//! The providers of `.gen-ai`, as data: their fields, the first Kibana that has each, the rule for their URL.
+//! The providers of `.gen-ai`, as data: their fields and keys, and the first Kibana that has each.
 
 use keyfleet_core::connector::Provider as Api;
-use serde_json::{Map, Value};
-use url::Url;
 
-use super::super::InvalidConfig;
-use super::super::endpoint;
 use super::super::fields::{Field, Kind};
+use super::super::schema::Variant;
+use super::super::secrets::{KeyForm, Part, PartKind, one};
 use super::{MODEL, PROVIDER, URL};
 use crate::version::Version;
 
@@ -19,42 +17,61 @@ const V9_1: Version = Version::new(9, 1, 0);
 const V9_2: Version = Version::new(9, 2, 0);
 const V9_3: Version = Version::new(9, 3, 0);
 
-/// A value of `apiProvider`: each has its own strict schema.
-#[derive(Debug)]
-pub(super) struct Provider {
-    pub(super) name: &'static str,
-    pub(super) since: Version,
-    pub(super) fields: &'static [Field],
-    /// What must hold for its `apiUrl` beside being a URL.
-    check_url: fn(&Url) -> Result<(), String>,
-    /// Whose API it is.
-    pub(super) api: Api,
-}
-
-/// Adding a provider: a row here, a table of fields, its probe in `driver/probe.rs`.
-pub(super) static PROVIDERS: [Provider; 3] = [
-    Provider {
+/// Each value of `apiProvider` has its own strict schema. Adding a provider: a row here and a table of fields.
+pub(super) static PROVIDERS: [Variant; 3] = [
+    Variant {
         name: "OpenAI",
         since: V8_9,
         fields: &OPENAI,
-        check_url: endpoint::check_completions,
-        api: Api::OpenAi,
+        keys: &[API_KEY],
+        api: Some(Api::OpenAi),
     },
-    Provider {
+    Variant {
         name: "Azure OpenAI",
         since: V8_9,
         fields: &AZURE,
-        check_url: endpoint::check_azure,
-        api: Api::AzureOpenAi,
+        keys: &[API_KEY],
+        api: Some(Api::AzureOpenAi),
     },
-    Provider {
+    Variant {
         name: "Other",
         since: V8_17,
         fields: &OTHER,
-        check_url: endpoint::check_completions,
-        api: Api::Other,
+        keys: &[API_KEY, PKI],
+        api: Some(Api::Other),
     },
 ];
+
+const API_KEY: KeyForm = KeyForm {
+    since: V8_9,
+    parts: &[one("apiKey")],
+};
+/// A client certificate, for servers that ask for one in TLS.
+const PKI: KeyForm = KeyForm {
+    since: V9_1,
+    parts: &[
+        Part {
+            name: "certificateData",
+            is_required: true,
+            kind: PartKind::Certificates,
+        },
+        Part {
+            name: "privateKeyData",
+            is_required: true,
+            kind: PartKind::PrivateKey,
+        },
+        Part {
+            name: "caData",
+            is_required: false,
+            kind: PartKind::Certificates,
+        },
+        Part {
+            name: "apiKey",
+            is_required: false,
+            kind: PartKind::Bare,
+        },
+    ],
+};
 
 // First releases: kibana#157228 (the type), #179026 (headers), #213117 (organization and project), #228371 (context
 // window), #232097 (function calling), #239806 (temperature). The release of `defaultModel` is not confirmed: 8.11 is
@@ -85,51 +102,9 @@ static OTHER: [Field; 8] = [
     Field::defaulted(
         "verificationMode",
         V9_1,
-        Kind::OneOf(&["full", "certificate", "none"]),
+        Kind::OneOf(&[("full", V9_1), ("certificate", V9_1), ("none", V9_1)]),
     ),
     Field::optional("contextWindowLength", V9_2, Kind::Count),
     Field::optional("enableNativeFunctionCalling", V9_2, Kind::Flag),
     Field::optional("temperature", V9_3, Kind::Temperature),
 ];
-
-impl Provider {
-    /// The provider that a config names.
-    pub(super) fn of(config: &Map<String, Value>) -> Result<&'static Self, String> {
-        let names: Vec<_> = PROVIDERS.iter().map(|provider| provider.name).collect();
-        let names = names.join(" or ");
-        let Some(value) = config.get(PROVIDER) else {
-            return Err(format!("is missing; write {names}"));
-        };
-        let named = value
-            .as_str()
-            .and_then(|name| PROVIDERS.iter().find(|provider| provider.name == name));
-        named.ok_or_else(|| format!("is not a provider that Kibana knows; write {names}"))
-    }
-
-    pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.iter().find(|field| field.name == name)
-    }
-
-    /// Says nothing about a URL that the table refuses already.
-    pub(super) fn check_endpoint(&self, config: &Map<String, Value>) -> Option<InvalidConfig> {
-        let url = endpoint::parse(config.get(URL)?.as_str()?).ok()?;
-        let problem = (self.check_url)(&url).err()?;
-        Some(InvalidConfig::new(format!("config.{URL}"), problem))
-    }
-
-    /// A field of another provider gets a better sentence than an unknown one.
-    pub(super) fn explain_foreign(&self, unknown: &mut InvalidConfig) {
-        let Some(name) = unknown.field.strip_prefix("config.") else {
-            return;
-        };
-        if self.field(name).is_some() {
-            return;
-        }
-        if let Some(owner) = PROVIDERS.iter().find(|other| other.field(name).is_some()) {
-            unknown.problem = format!(
-                "belongs to the provider {}, not to {}; remove it",
-                owner.name, self.name
-            );
-        }
-    }
-}

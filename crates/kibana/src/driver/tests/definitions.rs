@@ -1,9 +1,8 @@
 //! Which definitions are taken, by every Kibana and by one version.
 
-use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{KEY, URL, azure, config, gen_ai, other};
+use super::{KEY, URL, azure, config, gen_ai, other, render, with};
 use crate::version::Version;
 
 /// `expected` holds, for each problem in order, its field and a part of its sentence.
@@ -166,7 +165,7 @@ fn each_provider_has_its_own_rules() {
         &[("config.verificationMode", "full, certificate, none")],
     );
     check(
-        &other(json!({"defaultModel": null})),
+        &other(json!({"defaultModel": " "})),
         &[("config.defaultModel", "remove the line")],
     );
     check(
@@ -186,13 +185,6 @@ fn each_provider_has_its_own_rules() {
     );
 }
 
-fn with(mut config: Value, extra: &Value) -> String {
-    for (name, value) in extra.as_object().unwrap() {
-        config[name] = value.clone();
-    }
-    config.to_string()
-}
-
 #[test]
 fn a_key_or_name_that_cannot_work_is_refused_without_repeating_it() {
     for (name, key, field) in [
@@ -204,12 +196,7 @@ fn a_key_or_name_that_cannot_work_is_refused_without_repeating_it() {
         (" ", KEY, "displayName"),
         ("a\nb", KEY, "displayName"),
     ] {
-        let outcome = gen_ai().render(
-            &config(&json!({})),
-            name,
-            &SecretString::from(key),
-            &Version::new(9, 4, 0),
-        );
+        let outcome = render(&config(&json!({})), name, key, &Version::new(9, 4, 0));
         let problems = outcome.unwrap_err();
         assert_eq!(problems.len(), 1, "{name} {problems:?}");
         assert_eq!(problems[0].field, field, "{name}");

@@ -1,9 +1,10 @@
 //! The live call: what is sent, and what its outcome means.
 
+use keyfleet_core::binding::Rung;
 use keyfleet_core::failure::FailureClass::{self, *};
 use serde_json::{Value, json};
 
-use super::{azure, config, gen_ai, other};
+use super::{azure, config, gen_ai, other, usual};
 use crate::api::Execution;
 use crate::driver::ProbeResult;
 
@@ -86,7 +87,7 @@ const FAILURES: [(Option<u16>, &str, FailureClass); 17] = [
 
 #[test]
 fn the_probe_is_tiny_and_names_the_model() {
-    let params = gen_ai().probe(&config(&json!({})));
+    let params = gen_ai().probe(&config(&json!({})), &usual());
     assert_eq!(params["subAction"], "test");
     let body: Value =
         serde_json::from_str(params["subActionParams"]["body"].as_str().unwrap()).unwrap();
@@ -97,7 +98,7 @@ fn the_probe_is_tiny_and_names_the_model() {
         1,
         "Kibana refuses other parameters"
     );
-    let without = gen_ai().probe(&config(&json!({"defaultModel": null})));
+    let without = gen_ai().probe(&config(&json!({"defaultModel": null})), &usual());
     assert!(
         !without["subActionParams"]["body"]
             .as_str()
@@ -110,8 +111,10 @@ fn the_probe_is_tiny_and_names_the_model() {
 fn body(config: &Value, refusal: Option<(u16, &str)>) -> Option<Value> {
     let config = config.to_string();
     let params = match refusal {
-        None => gen_ai().probe(&config),
-        Some((status, message)) => gen_ai().probe_again(&config, &failed(status, message))?,
+        None => gen_ai().probe(&config, &usual()),
+        Some((status, message)) => {
+            gen_ai().probe_again(&config, &usual(), &failed(status, message))?
+        }
     };
     serde_json::from_str(params["subActionParams"]["body"].as_str().unwrap()).ok()
 }
@@ -271,7 +274,11 @@ fn an_answer_or_a_limit_that_was_too_small_proves_the_key() {
         status_code: None,
         message: String::new(),
     };
-    assert_eq!(gen_ai().read_probe(&ok), ProbeResult::Proven { note: None });
+    let answered = ProbeResult::Proven {
+        note: None,
+        rung: Rung::Answered,
+    };
+    assert_eq!(gen_ai().read_probe(&ok), answered);
     let message = "Status code: 400. Message: Could not finish the message because max_tokens or model output limit was reached.";
     let tiny = Execution {
         ok: false,
@@ -280,7 +287,10 @@ fn an_answer_or_a_limit_that_was_too_small_proves_the_key() {
     };
     assert!(matches!(
         gen_ai().read_probe(&tiny),
-        ProbeResult::Proven { note: Some(_) }
+        ProbeResult::Proven {
+            note: Some(_),
+            rung: Rung::KeyAccepted
+        }
     ));
 }
 

@@ -4,77 +4,80 @@ use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::{AZURE_URL, KEY, URL, gen_ai, observed, since};
+use super::{
+    AZURE_URL, BEDROCK_URL, GEMINI_URL, KEY, KINDS, Kind, URL, fields_of, key_of, least, observed,
+    since, usual,
+};
 use crate::api::Execution;
+use crate::driver::{KeyValue, driver};
 use crate::version::Version;
 
-/// Any config a person could write, good and bad, with every field present or absent.
-fn any_config() -> impl Strategy<Value = Value> {
-    let text = prop_oneof![
+fn any_kind() -> impl Strategy<Value = Kind> {
+    prop::sample::select(KINDS.to_vec())
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
         12 => "[a-z0-9_-]{1,12}",
-        1 => Just(String::new()),
-        1 => Just(KEY.to_owned()),
-        1 => any::<String>(),
-    ];
-    let url = prop_oneof![
-        8 => Just(URL.to_owned()),
-        4 => Just(AZURE_URL.to_owned()),
-        1 => Just("https://api.openai.com/v1".to_owned()),
+        2 => Just(KEY.to_owned()),
+        2 => Just(URL.to_owned()),
+        1 => Just(AZURE_URL.to_owned()),
+        1 => Just(BEDROCK_URL.to_owned()),
+        1 => Just(GEMINI_URL.to_owned()),
         1 => "[ -~]{0,40}",
+        1 => any::<String>(),
+    ]
+}
+
+/// A value that a field may have or not.
+fn any_value(field: &'static str) -> BoxedStrategy<Value> {
+    let good = super::value_of(field);
+    let text = any_text().prop_map(Value::from);
+    let headers = prop::collection::btree_map("[A-Za-z-]{1,8}", any_text(), 0..3);
+    let odd = prop_oneof![
+        3 => text,
+        1 => headers.prop_map(|headers| json!(headers)),
+        1 => any::<f64>().prop_map(|number| json!(number)),
+        1 => any::<bool>().prop_map(Value::from),
+        1 => (0.0..2.0).prop_map(|number: f64| json!(number)),
+        1 => (1u32..1_000_000).prop_map(Value::from),
+        1 => Just(json!("chat_completion")),
     ];
-    let headers = prop::collection::btree_map("[A-Za-z-]{1,8}", text.clone(), 0..3);
-    let window = prop_oneof![6 => (1u32..1_000_000).prop_map(|n| json!(n)), 1 => any::<f64>().prop_map(|n| json!(n))];
-    let temperature =
-        prop_oneof![6 => (0.0..2.0).prop_map(|n: f64| json!(n)), 1 => Just(json!("x"))];
-    let provider = prop_oneof![Just("OpenAI"), Just("Other"), Just("Azure OpenAI")];
-    let good = (
-        provider,
-        url,
-        prop::option::of(text.clone()),
-        prop::option::of(headers),
-    );
-    let more = (
-        prop::option::weighted(0.3, text.clone()),
-        prop::option::weighted(0.3, text.clone()),
-        prop::option::weighted(0.2, window),
-    );
-    let for_other = (
-        prop::option::weighted(0.2, prop_oneof![Just("none"), Just("full"), Just("x")]),
-        prop::option::weighted(0.2, any::<bool>()),
-    );
-    (
-        good,
-        more,
-        for_other,
-        prop::option::weighted(0.2, temperature),
-        prop::option::weighted(0.1, text),
-    )
-        .prop_map(
-            |(
-                (provider, url, model, headers),
-                (organization, project, window),
-                (mode, calling),
-                temperature,
-                unknown,
-            )| {
-                let mut config = json!({"apiProvider": provider, "apiUrl": url});
-                let mut set = |name: &str, value: Option<Value>| {
-                    if let Some(value) = value {
-                        config[name] = value;
-                    }
-                };
-                set("defaultModel", model.map(Value::from));
-                set("headers", headers.map(|headers| json!(headers)));
-                set("organizationId", organization.map(Value::from));
-                set("projectId", project.map(Value::from));
-                set("contextWindowLength", window);
-                set("verificationMode", mode.map(Value::from));
-                set("enableNativeFunctionCalling", calling.map(Value::from));
-                set("temperature", temperature);
-                set("other", unknown.map(Value::from));
+    match good {
+        Some(good) => prop_oneof![4 => Just(good), 1 => odd].boxed(),
+        None => odd.boxed(),
+    }
+}
+
+/// Any config a person could write for a type, good and bad, with every field present or absent.
+fn any_config(kind: Kind) -> BoxedStrategy<Value> {
+    let mut config = Just(least(kind)).boxed();
+    for (field, _) in fields_of(kind) {
+        let is_needed = least(kind).get(field).is_some();
+        let weight = if is_needed { 0.03 } else { 0.25 };
+        let value = prop::option::weighted(weight, any_value(field));
+        config = (config, value)
+            .prop_map(|(mut config, value)| {
+                if let Some(value) = value {
+                    config[*field] = value;
+                }
                 config
-            },
-        )
+            })
+            .boxed();
+    }
+    let unknown = prop::option::weighted(0.05, any_text());
+    (config, unknown)
+        .prop_map(|(mut config, unknown)| {
+            if let Some(unknown) = unknown {
+                config["other"] = json!(unknown);
+            }
+            config
+        })
+        .boxed()
+}
+
+fn any_definition() -> impl Strategy<Value = (Kind, Value)> {
+    any_kind().prop_flat_map(|kind| any_config(kind).prop_map(move |config| (kind, config)))
 }
 
 fn any_version() -> impl Strategy<Value = Version> {
@@ -82,33 +85,67 @@ fn any_version() -> impl Strategy<Value = Version> {
         .prop_map(|(major, minor, patch)| Version::new(major, minor, patch))
 }
 
+/// The texts that make up a value.
+fn parts_of(value: &SecretString, parts: &[String]) -> Vec<String> {
+    if parts.is_empty() {
+        return vec![value.expose_secret().to_owned()];
+    }
+    let value: Map<String, Value> = serde_json::from_str(value.expose_secret()).unwrap();
+    let texts = value.values().map(|text| text.as_str().unwrap().to_owned());
+    texts.collect()
+}
+
 proptest! {
     #[test]
     fn the_secret_stays_in_secrets_and_no_field_is_too_new(
-        config in any_config(), version in any_version(), name in ".{0,20}", key in prop_oneof![Just(KEY.to_owned()), "[!-~]{8,40}"]
+        (kind, config) in any_definition(), version in any_version(), name in ".{0,20}", key in prop::option::of("[!-~]{8,40}")
     ) {
-        let secret = SecretString::from(key.clone());
-        let Ok(write) = gen_ai().render(&config.to_string(), &name, &secret, &version) else { return Ok(()) };
-        let mut body: Value = serde_json::from_slice(&write.create_body()).unwrap();
-        let secrets = body.as_object_mut().unwrap().remove("secrets").unwrap();
-        prop_assert_eq!(&secrets, &json!({"apiKey": key}));
-        prop_assert!(!texts(&body).iter().any(|text| text.contains(secret.expose_secret())), "{}", body);
-        no_field_is_too_new(write.config(), version)?;
+        let driver = driver(kind.0).unwrap();
+        let (mut value, parts) = key_of(kind);
+        if let (Some(key), true) = (key, parts.is_empty()) {
+            value = SecretString::from(key);
+        }
+        let given = KeyValue { text: &value, parts: &parts };
+        let Ok(write) = driver.render(&config.to_string(), &name, &given, &version) else { return Ok(()) };
+        let mut bodies = Vec::new();
+        for body in [write.create_body(), write.update_body()] {
+            let mut body: Value = serde_json::from_slice(&body).unwrap();
+            body.as_object_mut().unwrap().remove("secrets").unwrap();
+            bodies.push(body);
+        }
+        for body in [write.create_endpoint_body(), write.update_endpoint_body()] {
+            let mut body: Value = serde_json::from_slice(&body).unwrap();
+            let settings = body["service_settings"].as_object_mut().unwrap();
+            let secret_names = ["api_key", "apiKey", "accessKey", "secret", "credentialsJson"];
+            for secret in secret_names {
+                settings.remove(secret);
+            }
+            bodies.push(body);
+        }
+        for body in bodies {
+            let is_open = |text: &String| parts_of(&value, &parts).iter().any(|part| text.contains(part));
+            prop_assert!(!texts(&body).iter().any(is_open), "{}", body);
+        }
+        prop_assert!(!format!("{write:?}").contains("canary"), "{write:?}");
+        no_field_is_too_new(kind, write.config(), version)?;
     }
 
     #[test]
     fn what_may_be_left_out_never_makes_a_connector_too_new(
-        config in any_config(), version in any_version(), names in prop::sample::subsequence(OPTIONAL.to_vec(), 0..=8)
+        (kind, config) in any_definition(), version in any_version(), names in prop::sample::subsequence(OPTIONAL.to_vec(), 0..=9)
     ) {
+        let driver = driver(kind.0).unwrap();
         let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-        let text = gen_ai().for_version(&config.to_string(), &names, &version);
-        prop_assert_eq!(&gen_ai().for_version(&text, &names, &version), &text);
-        if gen_ai().check(&config.to_string()).is_err() {
+        let text = driver.for_version(&config.to_string(), &names, &version);
+        prop_assert_eq!(&driver.for_version(&text, &names, &version), &text);
+        if driver.check(&config.to_string()).is_err() {
             prop_assert_eq!(text, config.to_string());
             return Ok(());
         }
-        let Ok(write) = gen_ai().render(&text, "OpenAI", &SecretString::from(KEY), &version) else { return Ok(()) };
-        no_field_is_too_new(write.config(), version)?;
+        let (value, parts) = key_of(kind);
+        let given = KeyValue { text: &value, parts: &parts };
+        let Ok(write) = driver.render(&text, "OpenAI", &given, &version) else { return Ok(()) };
+        no_field_is_too_new(kind, write.config(), version)?;
         for (name, value) in config.as_object().unwrap() {
             let is_kept = write.config().contains_key(name);
             let is_named = names.contains(name);
@@ -118,39 +155,53 @@ proptest! {
     }
 
     #[test]
-    fn a_rendered_connector_agrees_with_its_definition(config in any_config(), version in any_version()) {
+    fn a_rendered_connector_agrees_with_its_definition((kind, config) in any_definition(), version in any_version()) {
+        let driver = driver(kind.0).unwrap();
         let config = config.to_string();
-        let Ok(write) = gen_ai().render(&config, "OpenAI", &SecretString::from(KEY), &version) else { return Ok(()) };
-        let observed = observed(&Value::Object(write.config().clone()));
-        prop_assert_eq!(gen_ai().differences(&config, "OpenAI", &observed), vec![]);
-        let canonical = gen_ai().canonical(&config).unwrap();
-        prop_assert_eq!(gen_ai().differences(&canonical, "OpenAI", &observed), vec![]);
+        let (value, parts) = key_of(kind);
+        let given = KeyValue { text: &value, parts: &parts };
+        let Ok(write) = driver.render(&config, "OpenAI", &given, &version) else { return Ok(()) };
+        let mut observed = observed(&Value::Object(write.config().clone()));
+        observed.connector_type_id = kind.0.to_owned();
+        prop_assert_eq!(driver.differences(&config, "OpenAI", &observed), vec![]);
+        prop_assert_eq!(driver.check_update(&config, &observed), Ok(()));
+        let canonical = driver.canonical(&config).unwrap();
+        prop_assert_eq!(driver.differences(&canonical, "OpenAI", &observed), vec![]);
     }
 
     #[test]
-    fn any_text_is_read_without_a_panic(text in ".{0,80}", name in ".{0,20}") {
-        let driver = gen_ai();
-        let _ = (driver.check(&text), driver.canonical(&text), driver.probe(&text), driver.model(&text));
-        let _ = driver.differences(&text, &name, &observed(&json!({"apiUrl": text})));
+    fn any_text_is_read_without_a_panic(kind in any_kind(), text in ".{0,80}", name in ".{0,20}") {
+        let driver = driver(kind.0).unwrap();
+        let _ = (driver.check(&text), driver.canonical(&text), driver.probe(&text, &usual()), driver.model(&text));
+        let _ = (driver.secret_parts(&text), driver.surface(&text), driver.destination(&text));
+        let _ = driver.differences(&text, &name, &observed(&json!({"apiUrl": text, "providerConfig": text})));
+        let key = SecretString::from(text.clone());
+        let parts = [name];
+        let _ = driver.render(&least(kind).to_string(), "x", &KeyValue { text: &key, parts: &parts }, &Version::new(9, 6, 0));
+        let _ = driver.render(&least(kind).to_string(), "x", &KeyValue::plain(&key), &Version::new(9, 6, 0));
         let _ = driver.read_probe(&Execution { ok: false, status_code: None, message: text });
     }
 }
 
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 9] = [
     "contextWindowLength",
     "defaultModel",
     "enableNativeFunctionCalling",
     "headers",
     "organizationId",
     "projectId",
+    "region",
     "temperature",
     "verificationMode",
 ];
 
-fn no_field_is_too_new(config: &Map<String, Value>, version: Version) -> Result<(), TestCaseError> {
-    let provider = config["apiProvider"].as_str().unwrap();
+fn no_field_is_too_new(
+    kind: Kind,
+    config: &Map<String, Value>,
+    version: Version,
+) -> Result<(), TestCaseError> {
     for field in config.keys() {
-        let first = since(provider, field).unwrap();
+        let first = since(kind, field).unwrap();
         prop_assert!(
             (version.major, version.minor) >= first,
             "{field} on {version}"
