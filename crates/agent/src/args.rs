@@ -14,6 +14,8 @@ Usage: keyfleet-agent run --config FILE           enrols if needed, then runs un
        keyfleet-agent defaults                    prints every setting with its default
        keyfleet-agent --version | --help
 
+With --deployments DIR one process is the agent of many Kibanas: each DIR/*.toml, laid over FILE, is one of them.
+
 Exit codes: 0 stopped or all well, 1 an operator must act (the last line on stderr says what).
 ";
 
@@ -29,6 +31,8 @@ pub(crate) enum Action {
 pub(crate) struct Args {
     pub(crate) action: Action,
     pub(crate) file: PathBuf,
+    /// One process for many Kibanas: the directory of their files.
+    pub(crate) deployments: Option<PathBuf>,
 }
 
 /// What the command line asks for.
@@ -41,7 +45,7 @@ pub(crate) enum Parsed {
 
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> anyhow::Result<Parsed> {
-    let (mut action, mut file) = (None, None);
+    let (mut action, mut file, mut deployments) = (None, None, None);
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.to_str().unwrap_or_default() {
@@ -56,15 +60,24 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> anyhow::Result<Pars
             "run" if action.is_none() => action = Some(Action::Run),
             "check-config" if action.is_none() => action = Some(Action::CheckConfig),
             "--config" => file = Some(args.next().context("--config wants a file")?.into()),
-            other => match other.strip_prefix("--config=") {
-                Some(path) => file = Some(path.into()),
-                None => bail!("unknown argument {arg:?}; try --help"),
+            "--deployments" => {
+                let directory = args.next().context("--deployments wants a directory")?;
+                deployments = Some(directory.into());
+            }
+            other => match other.split_once('=') {
+                Some(("--config", path)) => file = Some(path.into()),
+                Some(("--deployments", path)) => deployments = Some(path.into()),
+                _ => bail!("unknown argument {arg:?}; try --help"),
             },
         }
     }
     let action = action.context("say what to do: run or check-config; try --help")?;
     let file = file.context("say where the settings are: --config FILE")?;
-    Ok(Parsed::Do(Args { action, file }))
+    Ok(Parsed::Do(Args {
+        action,
+        file,
+        deployments,
+    }))
 }
 
 /// Prints a line to stdout; a reader that has gone away is no error.
@@ -101,12 +114,26 @@ mod tests {
             Ok(Parsed::Do(Args {
                 action,
                 file: "a.toml".into(),
+                deployments: None,
             }))
         };
         assert_eq!(check(&["run", "--config", "a.toml"]), args(Action::Run));
         assert_eq!(
             check(&["--config=a.toml", "check-config"]),
             args(Action::CheckConfig)
+        );
+        let many = |args: &[&str]| match check(args) {
+            Ok(Parsed::Do(args)) => args.deployments,
+            other => panic!("{other:?}"),
+        };
+        let directory = Some("d".into());
+        assert_eq!(
+            many(&["run", "--config", "a.toml", "--deployments", "d"]),
+            directory
+        );
+        assert_eq!(
+            many(&["run", "--config=a.toml", "--deployments=d"]),
+            directory
         );
         assert!(matches!(check(&["--help"]), Ok(Parsed::Say(text)) if text.contains("Usage")));
         assert!(

@@ -32,7 +32,8 @@ const LISTS: [&str; 5] = [
     "kibana.no_proxy",
 ];
 
-/// The name of the API key in the service manager's credential directory.
+/// The name of the API key in the service manager's credential directory. In remote mode the name of the deployment's
+/// file and a dot come before it: a key is never sent to another Kibana by default.
 const CREDENTIAL_NAME: &str = "kibana-api-key";
 
 /// Everything an agent is told by its operator.
@@ -46,6 +47,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How Kibana is reached.
     pub kibana: Kibana,
+    /// Its Elasticsearch, where inference endpoints are kept.
+    pub elasticsearch: Option<Elasticsearch>,
     /// What is accepted at all.
     pub accept: Accept,
     /// How often Kibana's connectors are compared with what was written.
@@ -95,6 +98,17 @@ pub struct Kibana {
     pub probe_timeout: Duration,
 }
 
+/// How Elasticsearch is reached: through Kibana's proxy, with its deadlines.
+#[derive(Debug, Clone)]
+pub struct Elasticsearch {
+    /// Its URL.
+    pub url: Url,
+    /// Holds its API key.
+    pub credentials_file: PathBuf,
+    /// Certificates that alone are trusted.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// The agent's own rules, which control cannot override.
 #[derive(Debug, Clone)]
 pub struct Accept {
@@ -104,6 +118,8 @@ pub struct Accept {
     pub hosts: Vec<String>,
     /// Ids of spaces, or `*`.
     pub spaces: Vec<String>,
+    /// Whether connectors that were there before may be taken over.
+    pub adoption: bool,
 }
 
 /// How the log looks.
@@ -127,6 +143,9 @@ pub enum Error {
         #[source]
         source: Box<config::ConfigError>,
     },
+    /// A deployment of remote mode sets what holds for the whole process.
+    #[error("`[log]` belongs into the common file: one process has one log")]
+    LogOfOne,
     /// A value of the wrong type, or a setting that must be there and is not.
     #[error("setting `{setting}` cannot be used: {problem}")]
     Invalid {
@@ -172,11 +191,18 @@ impl Config {
     /// # Errors
     /// Names the setting or the file.
     pub fn load(file: &Path) -> Result<Self, Error> {
-        Self::read(
-            file,
-            environment(),
-            std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-        )
+        Self::read(file, environment(), credentials_directory())
+    }
+
+    /// As [`Config::load`], then a deployment's own file: one of the many deployments of remote mode.
+    ///
+    /// The deployment's file comes last, for the environment is the same for all of them. Its state directory is one
+    /// below the common one, named as the file, unless the file says otherwise.
+    ///
+    /// # Errors
+    /// Names the setting or the file.
+    pub fn load_over(common: &Path, deployment: &Path) -> Result<Self, Error> {
+        Self::read_over(common, deployment, environment(), credentials_directory())
     }
 
     fn read(
@@ -184,18 +210,71 @@ impl Config {
         environment: config::Environment,
         credentials: Option<PathBuf>,
     ) -> Result<Self, Error> {
-        let read = |source| Error::Read {
-            path: file.to_owned(),
-            source: Box::new(source),
-        };
-        let merged = config::Config::builder()
-            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
-            .add_source(config::File::from(file).format(config::FileFormat::Toml))
-            .add_source(environment)
+        let merged = common(file, environment)
             .build()
-            .map_err(read)?;
-        raw::parse(merged)?.check(credentials)
+            .map_err(|error| unreadable(file, error))?;
+        raw::parse(merged)?.check(credentials.map(|directory| directory.join(CREDENTIAL_NAME)))
     }
+
+    fn read_over(
+        file: &Path,
+        deployment: &Path,
+        environment: config::Environment,
+        credentials: Option<PathBuf>,
+    ) -> Result<Self, Error> {
+        let source = || config::File::from(deployment).format(config::FileFormat::Toml);
+        let own = config::Config::builder()
+            .add_source(source())
+            .build()
+            .map_err(|error| unreadable(deployment, error))?;
+        if own.get::<config::Value>("log").is_ok() {
+            return Err(Error::LogOfOne);
+        }
+        let merged = common(file, environment)
+            .add_source(source())
+            .build()
+            .map_err(|error| unreadable(file, error))?;
+        let mut raw = raw::parse(merged)?;
+        let name = deployment.file_stem().unwrap_or_default();
+        if own.get::<config::Value>("state_dir").is_err() {
+            raw.state_dir().push(name);
+        }
+        let credential = format!("{}.{CREDENTIAL_NAME}", name.to_string_lossy());
+        raw.check(credentials.map(|directory| directory.join(credential)))
+    }
+}
+
+impl Log {
+    /// How the log looks, from a file that need not be complete.
+    ///
+    /// # Errors
+    /// Names the setting or the file.
+    pub fn load(file: &Path) -> Result<Self, Error> {
+        let merged = common(file, environment())
+            .build()
+            .map_err(|error| unreadable(file, error))?;
+        raw::parse(merged)?.log()
+    }
+}
+
+type Builder = config::ConfigBuilder<config::builder::DefaultState>;
+
+fn common(file: &Path, environment: config::Environment) -> Builder {
+    config::Config::builder()
+        .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
+        .add_source(config::File::from(file).format(config::FileFormat::Toml))
+        .add_source(environment)
+}
+
+fn unreadable(file: &Path, source: config::ConfigError) -> Error {
+    Error::Read {
+        path: file.to_owned(),
+        source: Box::new(source),
+    }
+}
+
+fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 fn environment() -> config::Environment {
@@ -212,6 +291,7 @@ fn environment() -> config::Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
     use std::fs;
 
     const MINIMAL: &str = r#"
@@ -234,6 +314,92 @@ mod tests {
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         Config::read(&file, super::environment().source(Some(variables)), None)
+    }
+
+    fn read_over(common: &str, own: &str) -> Result<Config, Error> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let (common, own) = (file("common.toml", common), file("eu.toml", own));
+        let environment = super::environment().source(Some(HashMap::new()));
+        Config::read_over(&common, &own, environment, Some("/credentials".into()))
+    }
+
+    #[test]
+    fn a_deployment_of_remote_mode_lies_over_the_common_file() {
+        const COMMON: &str = r#"
+            state_dir = "/state"
+            [deployment.labels]
+            env = "prod"
+            [control]
+            address = "https://control.example.com:7443"
+            [accept]
+            hosts = ["a.example"]
+        "#;
+        const OWN: &str = r#"
+            [deployment]
+            name = "eu"
+            labels = { region = "eu" }
+            [kibana]
+            url = "http://127.0.0.1:5601"
+            [accept]
+            hosts = ["b.example"]
+        "#;
+        let config = read_over(COMMON, OWN).unwrap();
+        assert_eq!(config.state_dir, Path::new("/state/eu"));
+        assert_eq!(
+            config.kibana.credentials_file,
+            Path::new("/credentials/eu.kibana-api-key")
+        );
+        assert_eq!(
+            (config.deployment.labels.len(), &*config.accept.hosts),
+            (2, &["b.example".to_owned()][..])
+        );
+        let other = format!("state_dir = \"/elsewhere\"\n{OWN}");
+        assert_eq!(
+            read_over(COMMON, &other).unwrap().state_dir,
+            Path::new("/elsewhere")
+        );
+        let check = |addition: &str, expected: &str| {
+            let error = read_over(COMMON, &format!("{addition}\n{OWN}")).unwrap_err();
+            let text = keyfleet_telemetry::error_chain(&error);
+            assert!(text.contains(expected), "{text}");
+        };
+        check("[log]\nformat = \"json\"", "common file");
+        check("kibanna = 1", "`kibanna`");
+        check("[kibana", "eu.toml");
+    }
+
+    #[test]
+    fn elasticsearch_takes_kibanas_credentials() {
+        let check = |addition: &str, expected: Result<Option<&str>, &str>| match read(
+            &format!("{addition}\n{MINIMAL}"),
+            &[],
+        ) {
+            Ok(config) => {
+                let file = config.elasticsearch.map(|place| place.credentials_file);
+                assert_eq!(file.as_deref(), expected.unwrap().map(Path::new));
+            }
+            Err(error) => assert!(error.to_string().contains(expected.unwrap_err())),
+        };
+        check("", Ok(None));
+        let url = "[elasticsearch]\nurl = \"https://127.0.0.1:9200\"";
+        check(url, Ok(Some("/nowhere")));
+        check(
+            &format!("{url}\ncredentials_file = \"/other\""),
+            Ok(Some("/other")),
+        );
+        check(
+            "[elasticsearch]\nca_file = \"/ca\"",
+            Err("`elasticsearch.url`"),
+        );
+        check(
+            "[elasticsearch]\nurl = \"9200\"",
+            Err("`elasticsearch.url`"),
+        );
     }
 
     fn error(text: &str, environment: &[(&str, &str)]) -> String {

@@ -3,15 +3,19 @@
 //! Each step is small and its outcome changes the situation, so that a new desired state, the fleet-wide stop
 //! or a crash between any two steps needs no case of its own.
 
+use jiff::Timestamp;
 use keyfleet_core::binding::Failure;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::placement::DriftPolicy;
 
-use crate::ledger::{Applied, Entry};
+use crate::ledger::{Applied, Drift, Entry};
 use crate::wish::{Goal, Wish};
 
 /// How often one goal is written before the agent concludes that somebody undoes its writes.
 const WRITES_MAX: u32 = 3;
+
+/// Why a connector cannot move between Kibana and Elasticsearch, or from one task there to another.
+const MOVED: &str = "it was made as another type or for another task, and would stay there with its key; make a new connector with another name and let it replace this one";
 
 /// What Kibana showed when it was last asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +26,13 @@ pub(crate) enum Seen {
     Absent,
     /// A connector that we may write.
     Ours {
-        /// How it differs from the wish; empty: it agrees.
+        /// How it differs from what we wrote, or would write; empty: it agrees.
         differences: Vec<String>,
+        /// What is new to this Kibana since we wrote: fields that were left out and that it can hold now.
+        news: Vec<String>,
     },
     /// A connector of this id that we must not touch, and why.
-    Foreign(String),
+    Foreign(Failure),
 }
 
 /// Everything the next step depends on.
@@ -41,8 +47,11 @@ pub(crate) struct Situation<'a> {
     pub(crate) andon: bool,
     /// The connector was tried before this change.
     pub(crate) baseline_taken: bool,
-    /// The proof is older than it may be.
+    /// The proof is older than it may be, or of another Kibana than the one that runs now.
     pub(crate) probe_due: bool,
+    /// What a removal waits for is proven.
+    pub(crate) successor_proven: bool,
+    pub(crate) now: Timestamp,
 }
 
 /// The next step.
@@ -67,9 +76,11 @@ pub(crate) enum Step {
     /// It is gone: say so.
     Removed,
     /// Kibana differs without our doing: note it. The proof is void.
-    NoteDrift(String),
-    /// It differs, and the policy says to leave it.
-    LeaveDrift(String),
+    NoteDrift(Drift),
+    /// It differs, and the policy, or a fight over it, says to leave it.
+    LeaveDrift(Failure),
+    /// It is to go, and stays until another one is proven.
+    Stay(String),
     /// Only a new try can take this up again.
     GiveUp(Failure),
     /// The fleet-wide stop holds the write.
@@ -87,43 +98,103 @@ pub(crate) fn next(situation: &Situation<'_>) -> Step {
             .as_ref()
             .filter(|failure| failure.goal == goal)
     };
-    match (situation.wish.goal, situation.seen) {
+    let wish = situation.wish;
+    match (wish.goal, situation.seen) {
+        (Some(_), _) if has_moved(situation) => Step::GiveUp(Failure {
+            class: FailureClass::Rejected,
+            text: MOVED.to_owned(),
+        }),
         (_, Seen::Unknown) => Step::Look,
-        (_, Seen::Foreign(why)) => Step::GiveUp(conflict(why)),
+        (_, Seen::Foreign(why)) => Step::GiveUp(why.clone()),
         (None, Seen::Absent) => Step::Removed,
-        (None, Seen::Ours { .. }) if situation.andon => Step::Hold,
-        (None, Seen::Ours { .. }) => Step::Delete,
+        (None, Seen::Ours { .. }) => remove(situation),
         (Some(goal), Seen::Absent | Seen::Ours { .. }) => match given_up(goal) {
             Some(given_up) => Step::GiveUp(given_up.failure()),
+            None if *situation.seen == Seen::Absent && !is_taken(situation) => {
+                Step::GiveUp(conflict(&format!(
+                    "the connector {} that was to be adopted is gone; take it out of `adopt`, and a new one is made",
+                    wish.connector_id
+                )))
+            }
             None => install(situation, goal),
         },
     }
 }
 
+/// It is there and shall go.
+fn remove(situation: &Situation<'_>) -> Step {
+    match &situation.wish.after {
+        Some(successor) if !situation.successor_proven => {
+            Step::Stay(format!("stays until {successor} is proven here"))
+        }
+        _ if !is_taken(situation) => Step::GiveUp(conflict(
+            "this agent never wrote the connector that was there before it, so it does not remove it; remove it in Kibana",
+        )),
+        _ if situation.andon => Step::Hold,
+        _ => Step::Delete,
+    }
+}
+
+/// True where the wish is kept elsewhere than what was written for it, which would stay there with its key.
+fn has_moved(situation: &Situation<'_>) -> bool {
+    let Situation { wish, entry, .. } = situation;
+    entry.applied.is_some() && entry.task != wish.task
+}
+
+/// False for a connector that was there before us and that we have not begun to write.
+fn is_taken(situation: &Situation<'_>) -> bool {
+    let Situation { wish, entry, .. } = situation;
+    !wish.adopted || entry.adopted.as_deref() == Some(wish.connector_id.as_str())
+}
+
 /// Nothing was given up: compare what was written with what is there.
 fn install(situation: &Situation<'_>, goal: Goal) -> Step {
     let entry = situation.entry;
-    let written =
-        |applied: &&Applied| entry.intent.is_none() && applied.goal.assignment == goal.assignment;
+    if entry.removing && *situation.seen == Seen::Absent {
+        return change(situation, goal);
+    }
+    let is_same = entry.adopted.as_deref() == situation.wish.adopted_id();
+    let written = |applied: &&Applied| {
+        is_same && entry.intent.is_none() && applied.goal.assignment == goal.assignment
+    };
     let Some(applied) = entry.applied.as_ref().filter(written) else {
         return change(situation, goal);
     };
     if let Some(drift) = &entry.drift {
-        let resumed = goal.attempt > drift.attempt;
-        return match situation.wish.drift_policy {
-            DriftPolicy::Correct => change(situation, goal),
-            DriftPolicy::Report | DriftPolicy::Pause if resumed => change(situation, goal),
-            DriftPolicy::Report | DriftPolicy::Pause => Step::LeaveDrift(drift.text.clone()),
+        let is_corrected = situation.wish.drift_policy == DriftPolicy::Correct && !drift.is_fight;
+        return match is_corrected || goal.attempt > drift.attempt {
+            true => change(situation, goal),
+            false => Step::LeaveDrift(drift.failure()),
         };
     }
     match difference(situation.seen) {
+        // Kibana was upgraded: what it can hold now is our own change.
+        None if has_news(situation.seen) => change(situation, goal),
         None => settle(situation, goal, applied),
-        Some(text) if applied.agreed => Step::NoteDrift(text),
+        Some(text) if applied.agreed => Step::NoteDrift(drift(situation, goal, text)),
         Some(text) if applied.n_writes >= WRITES_MAX => {
             let text = format!("Kibana does not keep what is written to the connector: {text}");
             Step::GiveUp(conflict(&text))
         }
         Some(_) => change(situation, goal),
+    }
+}
+
+/// Somebody else changed the connector; perhaps not for the first time.
+fn drift(situation: &Situation<'_>, goal: Goal, text: String) -> Drift {
+    let is_fight = situation.wish.drift_policy == DriftPolicy::Correct
+        && situation.entry.is_fought_over(situation.now);
+    let text = match is_fight {
+        true => format!(
+            "another writer changes this connector again and again, so Keyfleet leaves it as it is now: {text}; stop the other writer, then retry"
+        ),
+        false => text,
+    };
+    Drift {
+        attempt: goal.attempt,
+        text,
+        class: FailureClass::Conflict,
+        is_fight,
     }
 }
 
@@ -151,7 +222,7 @@ fn change(situation: &Situation<'_>, goal: Goal) -> Step {
     if let (DriftPolicy::Pause, Some(drift)) = (wish.drift_policy, &entry.drift)
         && goal.attempt <= drift.attempt
     {
-        return Step::LeaveDrift(drift.text.clone());
+        return Step::LeaveDrift(drift.failure());
     }
     if situation.andon {
         return Step::Hold;
@@ -177,11 +248,15 @@ fn change(situation: &Situation<'_>, goal: Goal) -> Step {
     }
 }
 
+fn has_news(seen: &Seen) -> bool {
+    matches!(seen, Seen::Ours { news, .. } if !news.is_empty())
+}
+
 /// How Kibana differs, in words; `None`: it agrees.
 fn difference(seen: &Seen) -> Option<String> {
     match seen {
-        Seen::Ours { differences } if differences.is_empty() => None,
-        Seen::Ours { differences } => Some(differences.join("; ")),
+        Seen::Ours { differences, .. } if differences.is_empty() => None,
+        Seen::Ours { differences, .. } => Some(differences.join("; ")),
         Seen::Absent | Seen::Unknown | Seen::Foreign(_) => {
             Some("the connector was deleted".to_owned())
         }

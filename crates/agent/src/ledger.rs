@@ -33,6 +33,8 @@ pub(crate) struct Ledger {
     directory: PathBuf,
     deployment: DeploymentId,
     entries: BTreeMap<Place, Entry>,
+    /// Something changed that is not on disk yet.
+    is_stale: bool,
 }
 
 /// The last refusal of a desired state, with the version of the agent that refused: another one may read more.
@@ -45,11 +47,11 @@ struct Refusal {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct Content<E> {
     format: u32,
     /// Whose connectors these are: an agent may enrol again as another deployment.
     deployment: String,
-    bindings: BTreeMap<String, Entry>,
+    bindings: BTreeMap<String, E>,
 }
 
 impl Ledger {
@@ -65,6 +67,7 @@ impl Ledger {
             directory: directory.to_owned(),
             deployment,
             entries: BTreeMap::new(),
+            is_stale: false,
         };
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -97,36 +100,42 @@ impl Ledger {
         self.entries.get(place).cloned().unwrap_or_default()
     }
 
-    /// Changes an entry and keeps it, if it changed.
-    ///
-    /// # Errors
-    /// What the system said; the change holds in memory.
-    pub(crate) fn change(
-        &mut self,
-        place: &Place,
-        change: impl FnOnce(&mut Entry),
-    ) -> io::Result<()> {
+    /// Changes an entry in memory; [`Ledger::flush`] keeps it.
+    pub(crate) fn change(&mut self, place: &Place, change: impl FnOnce(&mut Entry)) {
         let before = self.get(place);
         let mut after = before.clone();
         change(&mut after);
         if after == before {
-            return Ok(());
+            return;
         }
         if after == Entry::default() {
             self.entries.remove(place);
         } else {
             self.entries.insert(place.clone(), after);
         }
-        self.save()
+        self.is_stale = true;
+    }
+
+    /// Keeps everything that changed, in one file at once. Nothing may be sent to Kibana before its intent is kept.
+    ///
+    /// # Errors
+    /// What the system said; the changes hold in memory, and the next call tries again.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.is_stale {
+            self.save()?;
+            self.is_stale = false;
+        }
+        Ok(())
     }
 
     fn save(&self) -> io::Result<()> {
         let bindings = self
             .entries
             .iter()
-            .map(|(place, entry)| (place.to_string(), entry.clone()))
+            .map(|(place, entry)| (place.to_string(), entry))
             .collect();
-        let json = serde_json::to_vec_pretty(&Content {
+        // One line: with hundreds of spaces it is written often.
+        let json = serde_json::to_vec(&Content {
             format: FORMAT,
             deployment: self.deployment.to_string(),
             bindings,
@@ -204,9 +213,9 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn parse(bytes: &[u8]) -> Option<(DeploymentId, BTreeMap<Place, Entry>)> {
-    let content: Content = serde_json::from_slice(bytes)
+    let content: Content<Entry> = serde_json::from_slice(bytes)
         .ok()
-        .filter(|content: &Content| content.format == FORMAT)?;
+        .filter(|content: &Content<Entry>| content.format == FORMAT)?;
     let place = |text: &str| {
         let (space, connector) = text.split_once('/')?;
         Some(Place {
@@ -254,12 +263,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut ledger = open(directory.path());
         assert_eq!(ledger.get(&place()), Entry::default());
-        ledger.change(&place(), |entry| *entry = full()).unwrap();
+        ledger.change(&place(), |entry| *entry = full());
+        assert_eq!(open(directory.path()).get(&place()), Entry::default());
+        ledger.flush().unwrap();
         let again = open(directory.path());
         assert_eq!(again.get(&place()), full());
-        ledger
-            .change(&place(), |entry| *entry = Entry::default())
-            .unwrap();
+        ledger.change(&place(), |entry| *entry = Entry::default());
+        ledger.flush().unwrap();
         assert_eq!(open(directory.path()).get(&place()), Entry::default());
     }
 
@@ -325,7 +335,8 @@ mod tests {
     fn another_deployment_begins_anew() {
         let directory = tempfile::tempdir().unwrap();
         let mut ledger = open(directory.path());
-        ledger.change(&place(), |entry| *entry = full()).unwrap();
+        ledger.change(&place(), |entry| *entry = full());
+        ledger.flush().unwrap();
         ledger.keep_desired(&v1::Desired::default()).unwrap();
         ledger
             .keep_rejected(Some(&v1::DesiredAnswer::default()))

@@ -6,6 +6,8 @@
 //!
 //! One thread. Two loops that are joined, the session and the reconciler: the session owns the stream, the
 //! reconciler owns desired state, ledger and keys. They share a bounded command queue and the outbox.
+//!
+//! [`remote`] runs all of that once for each of many Kibanas.
 
 mod backoff;
 pub mod config;
@@ -23,6 +25,7 @@ mod outbox;
 mod pace;
 pub mod proxy;
 mod reconcile;
+pub mod remote;
 mod renew;
 mod said;
 mod session;
@@ -34,7 +37,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use keyfleet_kibana::{Client, Credentials, Settings};
+use keyfleet_kibana::{Client, Credentials, Elasticsearch, Settings};
 use tokio_util::sync::CancellationToken;
 
 use backoff::Backoff;
@@ -228,20 +231,38 @@ async fn enrol(config: &Config, stop: &CancellationToken) -> Result<Option<Ident
 fn kibana_client(config: &Config) -> Result<Client, Error> {
     let kibana = &config.kibana;
     let key = config::read_secret("the API key for Kibana", &kibana.credentials_file)?;
-    let read = |path: &PathBuf| {
-        fs::read(path).map_err(|source| config::Error::File {
-            what: "certificates for Kibana",
-            path: path.clone(),
-            source,
-        })
-    };
+    let elasticsearch = config.elasticsearch.as_ref().map(elasticsearch);
     let settings = Settings {
         url: kibana.url.clone(),
         credentials: Credentials::ApiKey(key),
-        ca_pem: kibana.ca_file.as_ref().map(read).transpose()?,
+        ca_pem: certificates("certificates for Kibana", kibana.ca_file.as_ref())?,
+        elasticsearch: elasticsearch.transpose()?,
         proxy: kibana.proxy.as_ref().map(|proxy| proxy.url().clone()),
         timeout: kibana.timeout,
         probe_timeout: kibana.probe_timeout,
     };
     Ok(Client::new(settings)?)
+}
+
+fn elasticsearch(place: &config::Elasticsearch) -> Result<Elasticsearch, config::Error> {
+    let key = config::read_secret("the API key for Elasticsearch", &place.credentials_file)?;
+    Ok(Elasticsearch {
+        url: place.url.clone(),
+        credentials: Credentials::ApiKey(key),
+        ca_pem: certificates("certificates for Elasticsearch", place.ca_file.as_ref())?,
+    })
+}
+
+fn certificates(
+    what: &'static str,
+    file: Option<&PathBuf>,
+) -> Result<Option<Vec<u8>>, config::Error> {
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|source| config::Error::File {
+            what,
+            path: path.clone(),
+            source,
+        })
+    };
+    file.map(read).transpose()
 }

@@ -2,11 +2,13 @@
 
 mod args;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use args::{Action, Args};
-use keyfleet_agent::config::Config;
+use keyfleet_agent::config::{Config, Log};
+use keyfleet_agent::remote;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -29,21 +31,51 @@ fn harden() -> anyhow::Result<()> {
 }
 
 fn act() -> anyhow::Result<()> {
-    let Args { action, file } = match args::parse(std::env::args_os().skip(1))? {
+    let Args {
+        action,
+        file,
+        deployments,
+    } = match args::parse(std::env::args_os().skip(1))? {
         args::Parsed::Say(text) => return args::say(&text),
         args::Parsed::Do(args) => args,
     };
-    let config = Config::load(&file)?;
-    keyfleet_telemetry::init(config.log.format, &config.log.filter, keyfleet_seal::scrub)?;
+    let Some(directory) = deployments else {
+        let config = Config::load(&file)?;
+        init(&config.log)?;
+        return match action {
+            Action::CheckConfig => keyfleet_agent::check(&config)
+                .map_err(Into::into)
+                .and_then(|()| args::say("the settings are usable")),
+            Action::Run => run(async |stop| Ok(Box::pin(keyfleet_agent::run(config, stop)).await?)),
+        };
+    };
+    init(&Log::load(&file)?)?;
     match action {
-        Action::CheckConfig => keyfleet_agent::check(&config)
-            .map_err(Into::into)
-            .and_then(|()| args::say("the settings are usable")),
-        Action::Run => run(config),
+        Action::CheckConfig => check_all(&file, &directory),
+        Action::Run => run(async |stop| Ok(remote::run(&file, &directory, stop).await?)),
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn init(log: &Log) -> anyhow::Result<()> {
+    keyfleet_telemetry::init(log.format, &log.filter, keyfleet_seal::scrub)?;
+    Ok(())
+}
+
+fn check_all(file: &Path, directory: &Path) -> anyhow::Result<()> {
+    let checked = remote::check(file, directory)?;
+    let n_bad = checked.values().flatten().count();
+    for (name, problem) in &checked {
+        let verdict = problem.as_deref().unwrap_or("the settings are usable");
+        args::say(&keyfleet_seal::scrub(&format!("{name}: {verdict}")))?;
+    }
+    if n_bad > 0 {
+        anyhow::bail!("{n_bad} of {} deployments cannot run", checked.len());
+    }
+    Ok(())
+}
+
+/// Runs an agent, or many, until a signal comes.
+fn run(agent: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -56,7 +88,7 @@ fn run(config: Config) -> anyhow::Result<()> {
             let mut interrupt =
                 signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
             let stopper = stop.clone();
-            let agent = Box::pin(keyfleet_agent::run(config, stop));
+            let agent = Box::pin(agent(stop));
             let signals = async {
                 tokio::select! {
                     _ = terminate.recv() => {}

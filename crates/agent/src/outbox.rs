@@ -27,6 +27,8 @@ pub(crate) struct Outbox {
 struct Inner {
     answer: Option<Item<v1::DesiredAnswer>>,
     requests: BTreeSet<KeyId>,
+    /// Bindings that wait for a live call.
+    probes: Option<u32>,
     statuses: BTreeMap<Place, Item<v1::BindingStatus>>,
     facts: Option<Item<v1::KibanaFacts>>,
     /// Of the report that was sent last in this session.
@@ -98,6 +100,11 @@ impl Outbox {
         });
     }
 
+    /// Asks for live calls, in this session.
+    pub(crate) fn ask_probes(&self, count: u32) {
+        self.change(|inner| inner.probes = Some(count));
+    }
+
     /// The latest status of a binding.
     pub(crate) fn status(&self, place: Place, status: v1::BindingStatus) {
         self.change(|inner| drop(inner.statuses.insert(place, Item::new(status))));
@@ -133,6 +140,7 @@ impl Outbox {
         let mut inner = self.lock();
         inner.sequence = 0;
         inner.full = false;
+        inner.probes = None;
         inner.statuses.values_mut().for_each(Item::restart);
         inner.answer.iter_mut().for_each(Item::restart);
         let facts = inner.facts.as_mut()?;
@@ -189,6 +197,9 @@ impl Outbox {
                 key: key.to_string(),
                 version: version.0,
             }));
+        }
+        if let Some(count) = inner.probes.take() {
+            return Some(Message::ProbeRequest(v1::ProbeRequest { count }));
         }
         inner.report().map(Message::StatusReport)
     }

@@ -51,6 +51,22 @@ impl Bucket {
         Err(now + Duration::from_secs_f64((1.0 - self.tokens) / rate) + Duration::from_millis(1))
     }
 
+    /// How many tokens there are, or will be, within this time.
+    pub(crate) fn usable(&mut self, within: Duration, now: Instant) -> u32 {
+        self.fill(now);
+        let Some(rate) = self.rate else {
+            return u32::MAX;
+        };
+        // Cut off where it is no whole one; far beyond what a `u32` holds it stays at the most.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "never negative; `as` saturates"
+        )]
+        let usable = (self.tokens + rate * within.as_secs_f64()) as u32;
+        usable
+    }
+
     fn fill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.rate.unwrap_or(0.0)).min(self.size());
@@ -74,7 +90,9 @@ mod tests {
         let at = bucket.take(start).unwrap_err();
         assert!(at > start && at <= start + Duration::from_millis(1100));
         assert!(bucket.take(at).is_ok());
+        assert_eq!(bucket.usable(Duration::from_secs(60), at), 60);
         bucket.set_rate(0, at);
+        assert_eq!(bucket.usable(Duration::ZERO, at), u32::MAX);
         assert_eq!((0..100).filter(|_| bucket.take(at).is_ok()).count(), 100);
     }
 

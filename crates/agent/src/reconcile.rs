@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use keyfleet_core::binding::Failure;
 use keyfleet_core::id::{DeploymentId, Generation, KeyName, KeyVersion};
@@ -29,12 +29,18 @@ use crate::work::{Done, Job, run};
 
 mod advance;
 mod check;
+mod grants;
 mod outcome;
+mod quiet;
 mod report;
 mod slot;
+mod survey;
 
 use check::Check;
+use grants::Grants;
+use quiet::Quiet;
 use slot::Slot;
+use survey::Survey;
 
 /// Calls to Kibana at a time: enough to keep it busy, too few to disturb its users.
 const JOBS_MAX: usize = 8;
@@ -51,7 +57,12 @@ const COMMANDS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Control is there.
-    Connected { andon: bool, probes_per_minute: u32 },
+    Connected {
+        andon: bool,
+        probes_per_minute: u32,
+        /// Live calls need a grant of control's.
+        probe_grants: bool,
+    },
     /// A new desired state.
     Desired(v1::Desired),
     /// A key that was asked for or comes with a change.
@@ -64,6 +75,10 @@ pub(crate) enum Command {
     KeyRefused { id: KeyId, reason: String },
     /// The fleet-wide stop.
     Andon(bool),
+    /// So many live calls may begin.
+    ProbeGrant(u32),
+    /// Somebody waits for fresh facts.
+    CheckNow,
 }
 
 /// What a session must know for its `Hello`.
@@ -117,10 +132,18 @@ pub(crate) struct Reconciler {
     desired_at: Option<Instant>,
     andon: bool,
     bucket: Bucket,
+    grants: Grants,
+    quiet: Quiet,
     check: Check,
+    survey: Survey,
+    /// What the last preflight found.
+    checked: Option<v1::KibanaFacts>,
+    /// The same with what lists showed, as control has it.
     facts: Option<v1::KibanaFacts>,
     // What is under way.
     work: FuturesUnordered<Work>,
+    /// Writes that begin once the ledger is on disk.
+    writes: Vec<Job>,
     /// Where a call is under way, also one for a wish that is gone: never two at a time for one connector.
     busy: BTreeSet<Place>,
     serial: u64,
@@ -174,9 +197,14 @@ impl Reconciler {
             // Nothing is written before control has said that it may be.
             andon: true,
             bucket: Bucket::new(0, now),
+            grants: Grants::default(),
+            quiet: Quiet::default(),
             check: Check::new(now),
+            survey: Survey::default(),
+            checked: None,
             facts: None,
             work: FuturesUnordered::new(),
+            writes: Vec::new(),
             busy: BTreeSet::new(),
             serial: 0,
         };
@@ -196,12 +224,19 @@ impl Reconciler {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let wake = self.start_what_is_due();
+            if !self.keep_and_write() {
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 // Each arm is cancel safe: a command stays in its queue, work stays in its set.
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.on_done(done),
                 () = sleep_until(wake) => {}
+            }
+            // What else has ended by now costs no turn, and no writing of the ledger, of its own.
+            while let Some(done) = self.work.next().now_or_never().flatten() {
+                self.on_done(done);
             }
         }
         let drained = timeout(DRAIN, async {
@@ -215,6 +250,8 @@ impl Reconciler {
                 "calls to Kibana did not end in time; their outcome is looked up at the next start"
             );
         }
+        // It is logged, and there is nobody left to tell.
+        let _ = self.flush();
     }
 
     fn on_command(&mut self, command: Command) {
@@ -222,8 +259,10 @@ impl Reconciler {
             Command::Connected {
                 andon,
                 probes_per_minute,
+                probe_grants,
             } => {
                 self.bucket.set_rate(probes_per_minute, Instant::now());
+                self.grants.connected(probe_grants);
                 self.keys_asked.clear();
                 self.keys_refused.clear();
                 self.set_andon(andon);
@@ -247,6 +286,11 @@ impl Reconciler {
                 }
             }
             Command::Andon(on) => self.set_andon(on),
+            Command::ProbeGrant(count) => self.grants.grant(count, Instant::now()),
+            Command::CheckNow => {
+                self.check.ask(Instant::now());
+                self.survey.ask(Instant::now());
+            }
         }
     }
 
@@ -345,7 +389,7 @@ impl Reconciler {
                 // A removal has no number of its try, so each document asks for it anew.
                 Some(slot) if slot.wish.goal == wish.goal && wish.goal.is_some() => {
                     self.outbox.renew(place, desired.generation.into());
-                    if slot.wish == *wish {
+                    if *slot.wish == *wish {
                         continue;
                     }
                 }
@@ -359,14 +403,16 @@ impl Reconciler {
             }
             let refused = wish.check(place, self.deployment, &self.accept).err();
             self.serial += 1;
-            self.slots
-                .insert(place.clone(), Slot::new(wish.clone(), self.serial, refused));
+            let mut slot = Slot::new(wish.clone(), self.serial, refused);
+            slot.references = self.ledger.get(place).references;
+            self.slots.insert(place.clone(), slot);
         }
         self.keys.retain(|key, _| desired.names_key(key));
         self.desired = Some(desired);
         self.outbox.expect(self.slots.len());
         self.check.covers(self.slots.iter(), Instant::now());
         self.report_refused();
+        self.publish_facts();
     }
 
     fn report_refused(&mut self) {

@@ -258,6 +258,7 @@ impl Session {
         self.tell(Command::Connected {
             andon: connected.welcome.andon,
             probes_per_minute: connected.welcome.probes_per_minute,
+            probe_grants: connected.welcome.probe_grants,
         })
         .await?;
         self.carry(Live::new(*connected, opener), stop).await

@@ -1,23 +1,23 @@
 //! The desired state of this deployment, checked once when it comes from the wire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use keyfleet_core::binding::{Assignment, BindingId, Failure};
-use keyfleet_core::connector::ConnectorSpec;
-use keyfleet_core::failure::FailureClass;
-use keyfleet_core::id::{ConnectorName, DeploymentId, Generation, KeyName, KeyVersion, SpaceId};
+use keyfleet_core::binding::Assignment;
+use keyfleet_core::connector::{ConnectorSpec, Probe};
+use keyfleet_core::id::{ConnectorName, Generation, KeyName, KeyVersion, SpaceId};
 use keyfleet_core::placement::DriftPolicy;
+use keyfleet_kibana::Surface;
 use keyfleet_proto::{Invalid, v1};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use crate::config::Accept;
-use crate::hosts::{self, bare};
-use crate::ledger::GoalRow;
-use crate::said::tidy;
+use crate::ledger::{Entry, GoalRow};
+
+mod rules;
+
+pub(crate) use rules::listed;
 
 /// More than any Kibana has; beyond it the agent would run out of memory before it ran out of work.
 const BINDINGS_MAX: usize = 10_000;
@@ -31,6 +31,8 @@ const HOSTS_MAX: usize = 256;
 const HOST_BYTES_MAX: usize = 264;
 /// A digest is 32 bytes.
 const DIGEST_BYTES_MAX: usize = 128;
+/// Parts of one key; no type has as many.
+const PARTS_MAX: usize = 16;
 /// Most fields that may be left out; no type has as many.
 const FIELDS_MAX: usize = 64;
 
@@ -53,7 +55,10 @@ pub(crate) struct Desired {
 /// What one binding shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wish {
-    pub(crate) connector_id: Uuid,
+    /// Its id in Kibana.
+    pub(crate) connector_id: String,
+    /// It was there before us: the id is not the one that follows from the binding.
+    pub(crate) adopted: bool,
     /// The definition; a removal has none.
     pub(crate) spec: Option<ConnectorSpec>,
     /// `None`: the connector shall go.
@@ -62,6 +67,14 @@ pub(crate) struct Wish {
     pub(crate) allowed_hosts: Vec<String>,
     /// How long a proof is good for; `None`: for ever.
     pub(crate) probe_interval: Option<Duration>,
+    /// The names of the parts of its key; none where the key is one text.
+    pub(crate) key_parts: Vec<String>,
+    /// A removal waits until every binding of this connector here is proven.
+    pub(crate) after: Option<ConnectorName>,
+    /// A removal is agreed with while at most so many rules and others refer to the connector.
+    pub(crate) references_agreed: u32,
+    /// It is an inference endpoint of this task; a removal need not say so.
+    pub(crate) task: Option<String>,
 }
 
 /// What a binding shall run, and the how-manieth try of it this is.
@@ -88,6 +101,7 @@ impl Desired {
         at_most("bindings", wire.bindings.len(), BINDINGS_MAX)?;
         at_most("digest", wire.digest.len(), DIGEST_BYTES_MAX)?;
         let mut wishes = BTreeMap::new();
+        let mut ids = BTreeSet::new();
         for (index, binding) in wire.bindings.into_iter().enumerate() {
             let within = |invalid: Invalid| {
                 Invalid::new(
@@ -96,8 +110,13 @@ impl Desired {
                 )
             };
             let (place, wish) = Wish::read(binding).map_err(within)?;
+            let id = (place.space.clone(), wish.connector_id.clone());
             if wishes.insert(place, wish).is_some() {
                 return Err(within(Invalid::new("binding", "is listed twice")));
+            }
+            // Two bindings of one connector would undo each other.
+            if !ids.insert(id) {
+                return Err(within(Invalid::new("connector_id", "is listed twice")));
             }
         }
         Ok(Self {
@@ -123,6 +142,11 @@ impl Wish {
             space: Invalid::parse("binding.space", &binding.space)?,
             connector: Invalid::parse("binding.connector", &binding.connector)?,
         };
+        // An adopted one has whatever id somebody else gave it, which is checked with the agent's own rules.
+        if !wire.adopted {
+            let _: uuid::Uuid = Invalid::parse("connector_id", &wire.connector_id)?;
+        }
+        let task = task(&wire.connector_type, &wire.config_json);
         let policy = v1::DriftPolicy::try_from(wire.drift_policy)
             .map_err(|_| Invalid::new("drift_policy", "is one that this agent does not know"))?;
         // A removal needs the binding and the connector's id, nothing else.
@@ -139,6 +163,8 @@ impl Wish {
                 config: wire.config_json,
                 key: Invalid::parse("key", &wire.key)?,
                 if_supported: wire.if_supported,
+                probe: wire.probe.map(probe).unwrap_or_default(),
+                replaces: None,
             };
             (
                 Some(Goal {
@@ -149,16 +175,39 @@ impl Wish {
                 policy.try_into()?,
             )
         };
+        let after = match wire.after_connector.as_str() {
+            "" => None,
+            name => Some(Invalid::parse("after_connector", name)?),
+        };
         let interval = Duration::from_secs(wire.probe_interval_secs.into());
         let wish = Self {
-            connector_id: Invalid::parse("connector_id", &wire.connector_id)?,
+            connector_id: wire.connector_id,
+            adopted: wire.adopted,
             spec,
             goal,
             drift_policy,
             allowed_hosts: wire.allowed_hosts,
             probe_interval: (!interval.is_zero()).then_some(interval),
+            key_parts: wire.key_parts,
+            after,
+            references_agreed: wire.references_agreed,
+            task,
         };
         Ok((place, wish))
+    }
+
+    /// Where the connector is kept; for a removal the ledger knows.
+    pub(crate) fn surface(&self, entry: &Entry) -> Surface {
+        let known = entry.task.as_ref().filter(|_| self.spec.is_none());
+        match self.task.as_ref().or(known) {
+            Some(task) => Surface::Elasticsearch { task: task.clone() },
+            None => Surface::Kibana,
+        }
+    }
+
+    /// Its id, where it was there before us.
+    pub(crate) fn adopted_id(&self) -> Option<&str> {
+        self.adopted.then_some(self.connector_id.as_str())
     }
 
     /// The version of its Key that it needs; `None` for a removal.
@@ -166,84 +215,23 @@ impl Wish {
         let (goal, spec) = self.goal.zip(self.spec.as_ref())?;
         Some((spec.key.clone(), goal.assignment.key_version))
     }
+}
 
-    /// Checks the wish against this agent's own rules.
-    ///
-    /// # Errors
-    /// [`FailureClass::Rejected`] with a sentence that names the rule.
-    pub(crate) fn check(
-        &self,
-        place: &Place,
-        deployment: DeploymentId,
-        accept: &Accept,
-    ) -> Result<(), Failure> {
-        let binding = BindingId {
-            deployment,
-            space: place.space.clone(),
-            connector: place.connector.clone(),
-        };
-        if self.connector_id != binding.connector_id() {
-            return Err(rejected(
-                "the connector's id is not the one of this deployment, space and connector",
-            ));
-        }
-        // Our own connector may always go, also from where the agent would put none any more.
-        match &self.spec {
-            None => Ok(()),
-            Some(spec) => self.check_definition(place, spec, accept),
-        }
+/// The task of a connector that is an inference endpoint.
+fn task(connector_type: &str, config_json: &str) -> Option<String> {
+    match keyfleet_kibana::driver(connector_type)?.surface(config_json) {
+        Surface::Kibana => None,
+        Surface::Elasticsearch { task } => Some(task),
     }
+}
 
-    fn check_definition(
-        &self,
-        place: &Place,
-        spec: &ConnectorSpec,
-        accept: &Accept,
-    ) -> Result<(), Failure> {
-        let kind = &spec.connector_type;
-        if !listed(&accept.connector_types, kind) {
-            return Err(rejected(format!(
-                "this agent does not accept connectors of type {kind} (`accept.connector_types`)"
-            )));
-        }
-        if !listed(&accept.spaces, place.space.as_str()) {
-            return Err(rejected(format!(
-                "this agent does not accept the space {} (`accept.spaces`)",
-                place.space
-            )));
-        }
-        let Some(driver) = keyfleet_kibana::driver(kind) else {
-            return Err(rejected(format!(
-                "this agent has no driver for connectors of type {kind}; update the agent"
-            )));
-        };
-        if let Err(problems) = driver.check(&spec.config) {
-            return Err(rejected(join(&problems)));
-        }
-        let destination = driver.destination(&spec.config);
-        let Some(host) = destination
-            .as_ref()
-            .and_then(|url| url.host_str())
-            .map(bare)
-        else {
-            return Err(rejected(
-                "the definition names no host for the key to travel to",
-            ));
-        };
-        if !listed(&accept.hosts, host) {
-            return Err(rejected(format!(
-                "this agent lets no key travel to {host} (`accept.hosts`)"
-            )));
-        }
-        // A Key names its hosts one by one: there is no entry for every host.
-        let is_host = |allowed: &String| hosts::canonical(allowed).as_deref() == Some(host);
-        if !self.allowed_hosts.iter().any(is_host) {
-            return Err(rejected(format!(
-                "the key {} may not travel to {host} (its allowed hosts)",
-                spec.key
-            )));
-        }
-        Ok(())
+fn probe(wire: v1::Probe) -> Probe {
+    let said = |text: String| (!text.is_empty()).then_some(text);
+    Probe {
+        body: said(wire.body_json),
+        max_tokens: (wire.max_tokens > 0).then_some(wire.max_tokens),
+        model: said(wire.model),
+        interval: None,
     }
 }
 
@@ -256,19 +244,6 @@ pub(crate) fn join(problems: &[impl fmt::Display]) -> String {
         .join("; ")
 }
 
-/// The text may repeat what control sent.
-fn rejected(text: impl AsRef<str>) -> Failure {
-    Failure {
-        class: FailureClass::Rejected,
-        text: tidy(text.as_ref()),
-    }
-}
-
-fn listed(list: &[String], value: &str) -> bool {
-    list.iter()
-        .any(|entry| entry == hosts::ANY || entry == value)
-}
-
 /// Refuses what nobody means, before anything is done with it.
 fn check_sizes(wire: &v1::DesiredBinding) -> Result<(), Invalid> {
     at_most("config_json", wire.config_json.len(), CONFIG_BYTES_MAX)?;
@@ -276,6 +251,15 @@ fn check_sizes(wire: &v1::DesiredBinding) -> Result<(), Invalid> {
     at_most("connector_type", wire.connector_type.len(), NAME_BYTES_MAX)?;
     at_most("allowed_hosts", wire.allowed_hosts.len(), HOSTS_MAX)?;
     at_most("if_supported", wire.if_supported.len(), FIELDS_MAX)?;
+    at_most("connector_id", wire.connector_id.len(), NAME_BYTES_MAX)?;
+    at_most("key_parts", wire.key_parts.len(), PARTS_MAX)?;
+    wire.key_parts
+        .iter()
+        .try_for_each(|name| at_most("key_parts", name.len(), NAME_BYTES_MAX))?;
+    if let Some(probe) = &wire.probe {
+        at_most("probe.body_json", probe.body_json.len(), CONFIG_BYTES_MAX)?;
+        at_most("probe.model", probe.model.len(), NAME_BYTES_MAX)?;
+    }
     wire.if_supported
         .iter()
         .try_for_each(|name| at_most("if_supported", name.len(), NAME_BYTES_MAX))?;
@@ -307,142 +291,5 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.space, self.connector)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GOOD: &str = "good.example";
-
-    fn accepts(url: &str, allowed: &[&str], accepted: &[&str]) -> bool {
-        let config =
-            serde_json::json!({"apiProvider": "OpenAI", "apiUrl": url, "defaultModel": "m"});
-        let place = Place {
-            space: "default".parse().unwrap(),
-            connector: "assistant".parse().unwrap(),
-        };
-        let deployment = DeploymentId::new(Uuid::nil());
-        let id = BindingId {
-            deployment,
-            space: place.space.clone(),
-            connector: place.connector.clone(),
-        };
-        let wish = Wish {
-            connector_id: id.connector_id(),
-            spec: Some(ConnectorSpec {
-                connector_type: ".gen-ai".to_owned(),
-                display_name: "OpenAI".to_owned(),
-                config: config.to_string(),
-                key: "openai".parse().unwrap(),
-                if_supported: Vec::new(),
-            }),
-            goal: None,
-            drift_policy: DriftPolicy::Correct,
-            allowed_hosts: allowed.iter().map(|&host| host.to_owned()).collect(),
-            probe_interval: None,
-        };
-        let accept = Accept {
-            connector_types: vec![".gen-ai".to_owned()],
-            hosts: accepted.iter().map(|&host| host.to_owned()).collect(),
-            spaces: vec!["*".to_owned()],
-        };
-        wish.check(&place, deployment, &accept).is_ok()
-    }
-
-    #[test]
-    fn a_key_goes_where_both_the_key_and_the_host_allow_it() {
-        let url = |host: &str| format!("https://{host}/v1/chat/completions");
-        let check = |host: &str, allowed: &[&str], accepted: &[&str], expected: bool| {
-            let got = accepts(&url(host), allowed, accepted);
-            assert_eq!(got, expected, "{host} {allowed:?} {accepted:?}");
-        };
-        check(GOOD, &[GOOD], &[GOOD], true);
-        check(GOOD, &[GOOD], &["*"], true);
-        check(GOOD, &["*"], &["*"], false);
-        check(GOOD, &[], &[GOOD], false);
-        check(GOOD, &[GOOD], &[], false);
-        check("GOOD.example:8443", &["Good.Example:443"], &[GOOD], true);
-        check("good.example.", &[GOOD], &[GOOD], false);
-        check(
-            "a.good.example",
-            &[GOOD, ".good.example", "*.good.example"],
-            &["*"],
-            false,
-        );
-        check("good.example@evil.example", &[GOOD], &["*"], false);
-        check("[::1]:9100", &["[0:0::1]"], &["::1"], true);
-        check("[::1]", &["::2"], &["::1"], false);
-        check("127.0.0.1:9100", &["127.0.0.1:1"], &["127.0.0.1"], true);
-    }
-
-    /// Pieces of which hostile URLs are made.
-    fn piece() -> impl Strategy<Value = &'static str> {
-        prop::sample::select(vec![
-            "good.example",
-            "evil.example",
-            "GOOD.EXAMPLE",
-            "good.example.",
-            "@",
-            ":",
-            "/",
-            "//",
-            "\\",
-            "?",
-            "#",
-            "%2e",
-            "%40",
-            "%2f",
-            "%00",
-            "\t",
-            "\n",
-            " ",
-            "\u{3002}",
-            "\u{ff0f}",
-            "\u{200b}",
-            "\u{ad}",
-            "[",
-            "]",
-            "::1",
-            "127.1",
-            "0x7f000001",
-            ".",
-            "-",
-            "443",
-            "https:",
-            "http://",
-            "javascript:",
-            ";",
-            "&",
-            "=",
-            "|",
-            "^",
-            "xn--",
-            "\u{430}",
-        ])
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn no_url_sends_a_key_anywhere_else(
-            pieces in prop::collection::vec(piece(), 1..8),
-            scheme in prop::sample::select(vec!["https://", "http://", "https:", "https:/", "HTTPS://", " https://", ""]),
-        ) {
-            let url = format!("{scheme}{}/v1/chat/completions", pieces.concat());
-            if accepts(&url, &[GOOD], &["*"]) {
-                // What Kibana is sent is this text. A careful and a careless reader find the same host in it.
-                let careful = url::Url::parse(&url).unwrap();
-                prop_assert_eq!(careful.host_str(), Some(GOOD), "{}", url);
-                let (_, rest) = url.trim().split_once("://").unwrap();
-                let authority = rest.split(['/', '?', '#', '\\']).next().unwrap();
-                let careless = authority.split(':').next().unwrap();
-                prop_assert!(careless.eq_ignore_ascii_case(GOOD), "{}", url);
-                prop_assert!(!authority.contains('@'), "{}", url);
-            }
-        }
     }
 }

@@ -1,22 +1,28 @@
 //! The calls to Kibana, one per step. Each is bounded by the client's deadlines and changes nothing in the agent.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use keyfleet_core::binding::Failure;
-use keyfleet_core::connector::ConnectorSpec;
+use keyfleet_core::connector::{ConnectorSpec, Probe};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::SpaceId;
 use keyfleet_kibana::{
-    Client, Driver, Error, Observed, Preflight, ProbeResult, Version, preflight,
+    Client, Driver, KeyValue, Observed, Preflight, ProbeResult, Surface, Version, Wanted, preflight,
 };
-use keyfleet_seal::scrub;
 use secrecy::SecretString;
-use std::time::Duration;
+use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::decide::Seen;
 use crate::wish::{Goal, Place, Wish, join};
 
-/// Longest text about a failure, in characters: enough for a person, and a report stays small.
-const TEXT_CHARS_MAX: usize = 600;
+mod look;
+mod reach;
+mod trouble;
+
+pub(crate) use look::{Versions, seen};
+use reach::Reach;
+pub(crate) use trouble::{Trouble, failure, is_transient};
 
 /// One call, or a few that belong together.
 #[derive(Debug)]
@@ -25,14 +31,19 @@ pub(crate) enum Job {
     Preflight {
         types: Vec<String>,
         spaces: Vec<SpaceId>,
+        /// Also what the credentials allow in each space, which costs a call for each.
+        privileges: bool,
     },
+    /// Every connector of a space.
+    List { space: SpaceId, began: Instant },
     /// A step for one binding.
     Step {
         place: Place,
         serial: u64,
-        wish: Box<Wish>,
-        /// The Kibana that the definition is rendered for, as far as it is known.
-        version: Option<Version>,
+        wish: Arc<Wish>,
+        /// Where the connector is kept.
+        surface: Surface,
+        versions: Versions,
         task: Task,
     },
 }
@@ -41,7 +52,8 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) enum Task {
     Look,
-    Baseline,
+    /// With the config that Kibana showed.
+    Baseline(String),
     Write {
         goal: Goal,
         create: bool,
@@ -57,6 +69,11 @@ pub(crate) enum Task {
 #[derive(Debug)]
 pub(crate) enum Done {
     Preflight(Box<Preflight>),
+    List {
+        space: SpaceId,
+        began: Instant,
+        result: Result<Vec<Observed>, Trouble>,
+    },
     Step {
         place: Place,
         serial: u64,
@@ -67,11 +84,13 @@ pub(crate) enum Done {
 /// What came of a step.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Looked(Result<Seen, Trouble>),
+    Looked(Result<Look, Trouble>),
     Baseline(Result<ProbeResult, Trouble>),
     Wrote {
         goal: Goal,
         fingerprint: String,
+        /// What it was rendered for.
+        version: Version,
         result: Result<(), Trouble>,
     },
     Probed {
@@ -79,66 +98,58 @@ pub(crate) enum Outcome {
         began: Timestamp,
         result: Result<ProbeResult, Trouble>,
     },
-    Deleted(Result<(), Trouble>),
+    Deleted {
+        /// How many rules and others referred to it right before; `None`: this was not told.
+        references: Option<u32>,
+        result: Result<(), Trouble>,
+    },
 }
 
-/// A step that failed, and what to make of it.
+/// What a look showed.
 #[derive(Debug)]
-pub(crate) struct Trouble {
-    pub(crate) failure: Failure,
-    /// The same may succeed soon.
-    pub(crate) retryable: bool,
-    /// Kibana asked to be left alone for so long.
-    pub(crate) retry_after: Option<Duration>,
-    /// Nothing was written for certain.
-    pub(crate) refused: bool,
-}
-
-impl Trouble {
-    pub(crate) fn new(class: FailureClass, text: &str, retryable: bool) -> Self {
-        Self {
-            failure: failure(class, text),
-            retryable,
-            retry_after: None,
-            refused: true,
-        }
-    }
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self {
-            failure: failure(error.class(), &error.to_string()),
-            retryable: error.is_retryable(),
-            retry_after: error.retry_after(),
-            refused: is_refusal(&error),
-        }
-    }
-}
-
-/// A failure whose text is scrubbed and short. Every text that leaves this module goes through here.
-pub(crate) fn failure(class: FailureClass, text: &str) -> Failure {
-    Failure {
-        class,
-        text: scrub(text).chars().take(TEXT_CHARS_MAX).collect(),
-    }
+pub(crate) struct Look {
+    pub(crate) seen: Seen,
+    /// Its own fields, as JSON; empty where there is nothing.
+    pub(crate) config: String,
 }
 
 /// Does the job.
 pub(crate) async fn run(client: Client, job: Job) -> Done {
     match job {
-        Job::Preflight { types, spaces } => {
+        Job::Preflight {
+            types,
+            spaces,
+            privileges,
+        } => {
             let types: Vec<&str> = types.iter().map(String::as_str).collect();
-            Done::Preflight(Box::new(preflight(&client, &types, &spaces).await))
+            let wanted = Wanted {
+                types: &types,
+                spaces: &spaces,
+                privileges,
+                now: Timestamp::now(),
+            };
+            Done::Preflight(Box::new(preflight(&client, &wanted).await))
         }
+        Job::List { space, began } => Done::List {
+            result: client.list(&space).await.map_err(Trouble::from),
+            space,
+            began,
+        },
         Job::Step {
             place,
             serial,
             wish,
-            version,
+            surface,
+            versions,
             task,
         } => {
-            let outcome = step(&client, &place, (&wish, version), task).await;
+            let reach = Reach {
+                client: &client,
+                surface: &surface,
+                space: &place.space,
+                id: &wish.connector_id,
+            };
+            let outcome = step(reach, &wish, versions, task).await;
             Done::Step {
                 place,
                 serial,
@@ -148,22 +159,16 @@ pub(crate) async fn run(client: Client, job: Job) -> Done {
     }
 }
 
-async fn step(
-    client: &Client,
-    place: &Place,
-    (wish, version): (&Wish, Option<Version>),
-    task: Task,
-) -> Outcome {
-    let id = wish.connector_id.as_hyphenated().to_string();
+async fn step(reach: Reach<'_>, wish: &Wish, versions: Versions, task: Task) -> Outcome {
     match task {
-        Task::Look => Outcome::Looked(look(client, place, (wish, version), &id).await),
-        Task::Baseline => Outcome::Baseline(baseline(client, place, wish, &id).await),
+        Task::Look => Outcome::Looked(look(reach, wish, versions).await),
+        Task::Baseline(config) => Outcome::Baseline(baseline(reach, wish, &config).await),
         Task::Prove(goal) => {
             let began = Timestamp::now();
             Outcome::Probed {
                 goal,
                 began,
-                result: probe(client, place, wish, &id).await,
+                result: probe(reach, wish).await,
             }
         }
         Task::Write {
@@ -173,124 +178,111 @@ async fn step(
             fingerprint,
             version,
         } => {
-            let result = write(client, place, wish, &id, (create, key, version)).await;
+            let result = write(reach, wish, (create, &key, version)).await;
             Outcome::Wrote {
                 goal,
                 fingerprint,
+                version,
                 result,
             }
         }
-        Task::Delete => {
-            let deleted = client.delete(&place.space, &id).await;
-            Outcome::Deleted(deleted.map(drop).map_err(Trouble::from))
+        Task::Delete => delete(reach, wish.references_agreed).await,
+    }
+}
+
+async fn look(reach: Reach<'_>, wish: &Wish, versions: Versions) -> Result<Look, Trouble> {
+    let found = match reach.look().await {
+        // With its space a connector is gone too, which only matters where it shall go.
+        Err(keyfleet_kibana::Error::NoSuchRoute { .. })
+            if wish.goal.is_none() && reach.is_space_gone().await =>
+        {
+            None
         }
-    }
-}
-
-async fn look(
-    client: &Client,
-    place: &Place,
-    (wish, version): (&Wish, Option<Version>),
-    id: &str,
-) -> Result<Seen, Trouble> {
-    Ok(match client.get(&place.space, id).await? {
-        None => Seen::Absent,
-        Some(observed) => seen((wish, version), &observed)?,
-    })
-}
-
-fn seen((wish, version): (&Wish, Option<Version>), observed: &Observed) -> Result<Seen, Trouble> {
-    if observed.is_preconfigured || observed.is_system_action {
-        return Ok(Seen::Foreign(
-            "the connector is kept in kibana.yml or by Kibana itself".to_owned(),
-        ));
-    }
-    let Some(spec) = &wish.spec else {
-        return Ok(Seen::Ours {
-            differences: Vec::new(),
-        });
+        found => found?,
     };
-    if observed.connector_type_id != spec.connector_type {
-        let text = format!(
-            "a connector of type {} has this id already",
-            observed.connector_type_id
-        );
-        return Ok(Seen::Foreign(text));
-    }
-    let (driver, _) = driver(wish)?;
-    let config = version.map_or_else(
-        || spec.config.clone(),
-        |version| driver.for_version(&spec.config, &spec.if_supported, &version),
-    );
-    let differences = driver.differences(&config, &spec.display_name, observed);
-    Ok(Seen::Ours {
-        differences: differences
-            .iter()
-            .map(|difference| scrub(&difference.to_string()).into_owned())
-            .collect(),
+    Ok(match found {
+        None => Look {
+            seen: Seen::Absent,
+            config: String::new(),
+        },
+        Some(observed) => Look {
+            seen: seen(wish, versions, &observed)?,
+            config: Value::Object(observed.config).to_string(),
+        },
     })
 }
 
 async fn write(
-    client: &Client,
-    place: &Place,
+    reach: Reach<'_>,
     wish: &Wish,
-    id: &str,
-    (create, key, version): (bool, SecretString, Version),
+    (create, key, version): (bool, &SecretString, Version),
 ) -> Result<(), Trouble> {
     let (driver, spec) = driver(wish)?;
     let config = driver.for_version(&spec.config, &spec.if_supported, &version);
-    let rendered = driver.render(&config, &spec.display_name, &key, &version);
+    let value = KeyValue {
+        text: key,
+        parts: &wish.key_parts,
+    };
+    let rendered = driver.render(&config, &spec.display_name, &value, &version);
     let body = rendered
         .map_err(|problems| Trouble::new(FailureClass::Rejected, &join(&problems), false))?;
-    if create {
-        client.create(&place.space, id, &body).await?;
-    } else {
-        client.update(&place.space, id, &body).await?;
-    }
+    reach.write(create, &body).await?;
     Ok(())
 }
 
-/// Tries the connector as it is now, with its own model: what is asked is whether it works before the change.
-async fn baseline(
-    client: &Client,
-    place: &Place,
-    wish: &Wish,
-    id: &str,
-) -> Result<ProbeResult, Trouble> {
-    let (driver, _) = driver(wish)?;
-    let Some(observed) = client.get(&place.space, id).await? else {
-        let text = "the connector went away before it could be tried";
-        return Err(Trouble::new(FailureClass::Conflict, text, true));
+/// Removes the connector, unless more refer to it than was agreed. That is counted right before.
+async fn delete(reach: Reach<'_>, agreed: u32) -> Outcome {
+    let references = match reach.references().await {
+        Ok(references) => references,
+        Err(error) => {
+            let (references, result) = (None, Err(error.into()));
+            return Outcome::Deleted { references, result };
+        }
     };
-    let config = serde_json::Value::Object(observed.config).to_string();
-    try_out(client, place, id, (driver, &config)).await
+    let result = match references {
+        Some(n) if n > agreed => Err(Trouble::new(
+            FailureClass::Conflict,
+            &still_referred_to(n, agreed),
+            false,
+        )),
+        Some(_) | None => reach.delete().await.map_err(Trouble::from),
+    };
+    Outcome::Deleted { references, result }
 }
 
-async fn probe(
-    client: &Client,
-    place: &Place,
-    wish: &Wish,
-    id: &str,
-) -> Result<ProbeResult, Trouble> {
+fn still_referred_to(n: u32, agreed: u32) -> String {
+    let they = match n {
+        1 => "1 rule or other refers".to_owned(),
+        n => format!("{n} rules or others refer"),
+    };
+    format!(
+        "{they} to the connector; agreed were {agreed}: `keyfleet rollout retry ID` removes it all the same"
+    )
+}
+
+/// Tries the connector as it is now, with its own model: what is asked is whether it works before the change.
+async fn baseline(reach: Reach<'_>, wish: &Wish, config: &str) -> Result<ProbeResult, Trouble> {
+    let (driver, _) = driver(wish)?;
+    try_out(reach, driver, config, &Probe::default()).await
+}
+
+async fn probe(reach: Reach<'_>, wish: &Wish) -> Result<ProbeResult, Trouble> {
     let (driver, spec) = driver(wish)?;
-    try_out(client, place, id, (driver, &spec.config)).await
+    try_out(reach, driver, &spec.config, &spec.probe).await
 }
 
 /// One live call, or a second one where the provider's server knows the first one's limit by an older name.
 async fn try_out(
-    client: &Client,
-    place: &Place,
-    id: &str,
-    (driver, config): (&dyn Driver, &str),
+    reach: Reach<'_>,
+    driver: &dyn Driver,
+    config: &str,
+    probe: &Probe,
 ) -> Result<ProbeResult, Trouble> {
-    let first = client
-        .execute(&place.space, id, &driver.probe(config))
-        .await?;
-    let Some(params) = driver.probe_again(config, &first) else {
+    let first = reach.try_out(&driver.probe(config, probe)).await?;
+    let Some(params) = driver.probe_again(config, probe, &first) else {
         return Ok(driver.read_probe(&first));
     };
-    let second = client.execute(&place.space, id, &params).await?;
+    let second = reach.try_out(&params).await?;
     Ok(driver.read_probe(&second))
 }
 
@@ -308,58 +300,4 @@ fn driver(wish: &Wish) -> Result<(&'static dyn Driver, &ConnectorSpec), Trouble>
         ))
     })?;
     Ok((driver, spec))
-}
-
-/// True where Kibana did not carry the call out. After any other error of a write nobody knows.
-fn is_refusal(error: &Error) -> bool {
-    match error {
-        Error::Settings { .. }
-        | Error::Unreachable { .. }
-        | Error::Proxy { .. }
-        | Error::Tls { .. }
-        | Error::Redirected { .. }
-        | Error::TooManyRequests { .. }
-        | Error::Unauthorized { .. }
-        | Error::Redacted { .. }
-        | Error::Forbidden { .. }
-        | Error::Licence { .. }
-        | Error::TypeNotEnabled { .. }
-        | Error::HostNotAllowed { .. }
-        | Error::Rejected { .. }
-        | Error::NotOurs { .. }
-        | Error::Conflict { .. }
-        | Error::Gone { .. }
-        | Error::NoSuchRoute { .. } => true,
-        Error::Timeout { .. }
-        | Error::Truncated { .. }
-        | Error::TooLarge { .. }
-        | Error::NotJson { .. }
-        | Error::Unexpected { .. }
-        | Error::NotReady { .. }
-        | Error::ServerError { .. }
-        | Error::NoEncryptionKey { .. }
-        | Error::Undecryptable { .. } => false,
-    }
-}
-
-/// True where trying again may help without anybody doing anything, judged by the provider's refusal alone.
-pub(crate) fn is_transient(class: FailureClass) -> bool {
-    match class {
-        FailureClass::RateLimit
-        | FailureClass::Network
-        | FailureClass::Provider
-        | FailureClass::KibanaDown
-        | FailureClass::Timeout => true,
-        FailureClass::Auth
-        | FailureClass::Egress
-        | FailureClass::Quota
-        | FailureClass::Model
-        | FailureClass::Licence
-        | FailureClass::KibanaAuth
-        | FailureClass::Rejected
-        | FailureClass::Conflict
-        | FailureClass::Encryption
-        | FailureClass::Unreachable
-        | FailureClass::Agent => false,
-    }
 }

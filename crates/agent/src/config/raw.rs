@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Accept, CREDENTIAL_NAME, Config, Control, Deployment, Error, Kibana, Log};
+use super::{Accept, Config, Control, Deployment, Elasticsearch, Error, Kibana, Log};
 use crate::hosts;
 use crate::proxy::Proxy;
 
@@ -20,6 +20,8 @@ pub(super) struct Raw {
     deployment: RawDeployment,
     control: RawControl,
     kibana: RawKibana,
+    #[serde(default)]
+    elasticsearch: RawElasticsearch,
     accept: RawAccept,
     drift: RawDrift,
     log: RawLog,
@@ -52,11 +54,19 @@ struct RawKibana {
     probe_timeout_secs: u64,
 }
 
+#[derive(Deserialize, Default)]
+struct RawElasticsearch {
+    url: Option<String>,
+    credentials_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+}
+
 #[derive(Deserialize)]
 struct RawAccept {
     connector_types: Vec<String>,
     hosts: Vec<String>,
     spaces: Vec<String>,
+    adoption: bool,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +97,17 @@ pub(super) fn parse(merged: config::Config) -> Result<Raw, Error> {
 }
 
 impl Raw {
+    /// Only how the log looks.
+    pub(super) fn log(self) -> Result<Log, Error> {
+        self.log.check()
+    }
+
+    /// The directory below which the deployments of remote mode keep their own.
+    pub(super) fn state_dir(&mut self) -> &mut PathBuf {
+        &mut self.state_dir
+    }
+
+    /// `credentials` is where the API key for Kibana is unless a setting names another file.
     pub(super) fn check(self, credentials: Option<PathBuf>) -> Result<Config, Error> {
         let name = required("deployment.name", self.deployment.name)?;
         let name = name
@@ -94,22 +115,26 @@ impl Raw {
             .map_err(|error| invalid("deployment.name", error))?;
         let labels = keyfleet_proto::labels("deployment.labels", self.deployment.labels)
             .map_err(|error| invalid("deployment.labels", error.problem))?;
-        let format = self
-            .log
-            .format
-            .parse()
-            .map_err(|error| invalid("log.format", error))?;
+        let kibana = self.kibana.check(credentials)?;
         Ok(Config {
             deployment: Deployment { name, labels },
             control: self.control.check()?,
             state_dir: self.state_dir,
-            kibana: self.kibana.check(credentials)?,
+            elasticsearch: self.elasticsearch.check(&kibana)?,
+            kibana,
             accept: self.accept.check()?,
             drift_interval: seconds("drift.interval_secs", self.drift.interval_secs)?,
-            log: Log {
-                format,
-                filter: self.log.filter,
-            },
+            log: self.log.check()?,
+        })
+    }
+}
+
+impl RawLog {
+    fn check(self) -> Result<Log, Error> {
+        let format = self.format.parse();
+        Ok(Log {
+            format: format.map_err(|error| invalid("log.format", error))?,
+            filter: self.filter,
         })
     }
 }
@@ -136,8 +161,7 @@ impl RawKibana {
         let url = Url::parse(&url).map_err(|error| invalid("kibana.url", error))?;
         let proxy = Proxy::choose(self.proxy.as_deref(), &self.no_proxy, &url)
             .map_err(|problem| invalid("kibana.proxy", problem))?;
-        let in_directory = || credentials.map(|directory| directory.join(CREDENTIAL_NAME));
-        let credentials_file = self.credentials_file.or_else(in_directory);
+        let credentials_file = self.credentials_file.or(credentials);
         Ok(Kibana {
             url,
             credentials_file: required("kibana.credentials_file", credentials_file)?,
@@ -146,6 +170,29 @@ impl RawKibana {
             timeout: seconds("kibana.timeout_secs", self.timeout_secs)?,
             probe_timeout: seconds("kibana.probe_timeout_secs", self.probe_timeout_secs)?,
         })
+    }
+}
+
+impl RawElasticsearch {
+    /// What is left out here is as it is for Kibana, but for the certificates: the two seldom share a CA.
+    fn check(self, kibana: &Kibana) -> Result<Option<Elasticsearch>, Error> {
+        let Some(url) = self.url else {
+            let others = [self.credentials_file.is_some(), self.ca_file.is_some()];
+            return match others.contains(&true) {
+                true => Err(invalid(
+                    "elasticsearch.url",
+                    "it must be set where others of `[elasticsearch]` are",
+                )),
+                false => Ok(None),
+            };
+        };
+        Ok(Some(Elasticsearch {
+            url: Url::parse(&url).map_err(|error| invalid("elasticsearch.url", error))?,
+            credentials_file: self
+                .credentials_file
+                .unwrap_or_else(|| kibana.credentials_file.clone()),
+            ca_file: self.ca_file,
+        }))
     }
 }
 
@@ -178,6 +225,7 @@ impl RawAccept {
             connector_types: self.connector_types,
             hosts,
             spaces: self.spaces,
+            adoption: self.adoption,
         })
     }
 }

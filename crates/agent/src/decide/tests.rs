@@ -3,7 +3,7 @@
 use super::*;
 use crate::ledger::{Drift, GivenUp, Intent};
 use keyfleet_core::binding::Assignment;
-use keyfleet_core::connector::ConnectorSpec;
+use keyfleet_core::connector::{ConnectorSpec, Probe};
 use keyfleet_core::id::{KeyVersion, Revision};
 use proptest::prelude::*;
 
@@ -20,18 +20,25 @@ fn goal(revision: u64, key_version: u64, attempt: u32) -> Goal {
 
 fn wish(goal: Option<Goal>, drift_policy: DriftPolicy) -> Wish {
     Wish {
-        connector_id: uuid::Uuid::nil(),
+        connector_id: String::new(),
+        adopted: false,
         spec: Some(ConnectorSpec {
             connector_type: ".gen-ai".to_owned(),
             display_name: "OpenAI".to_owned(),
             config: "{}".to_owned(),
             key: "openai".parse().unwrap(),
             if_supported: Vec::new(),
+            probe: Probe::default(),
+            replaces: None,
         }),
         goal,
         drift_policy,
         allowed_hosts: Vec::new(),
         probe_interval: None,
+        key_parts: Vec::new(),
+        after: None,
+        references_agreed: 0,
+        task: None,
     }
 }
 
@@ -45,6 +52,10 @@ fn applied(goal: Goal, agreed: bool, proven: bool) -> Entry {
         agreed,
         proven_at,
         ever_proven: proven,
+        version: None,
+        rung: None,
+        note: None,
+        repaired: false,
     };
     Entry {
         applied: Some(applied),
@@ -55,18 +66,41 @@ fn applied(goal: Goal, agreed: bool, proven: bool) -> Entry {
 fn agrees() -> Seen {
     Seen::Ours {
         differences: Vec::new(),
+        news: Vec::new(),
     }
 }
 
 fn differs() -> Seen {
     Seen::Ours {
         differences: vec!["name".to_owned()],
+        news: Vec::new(),
     }
 }
 
+/// Kibana was upgraded and knows a field that was left out.
+fn upgraded() -> Seen {
+    Seen::Ours {
+        differences: Vec::new(),
+        news: vec!["config.temperature".to_owned()],
+    }
+}
+
+fn drift(attempt: u32, is_fight: bool) -> Drift {
+    Drift {
+        attempt,
+        text: "name".to_owned(),
+        class: FailureClass::Conflict,
+        is_fight,
+    }
+}
+
+fn left() -> Step {
+    Step::LeaveDrift(conflict("name"))
+}
+
 /// Everything at hand, nothing due.
-fn step(wish: &Wish, entry: &Entry, seen: &Seen) -> Step {
-    next(&Situation {
+fn situation<'a>(wish: &'a Wish, entry: &'a Entry, seen: &'a Seen) -> Situation<'a> {
+    Situation {
         wish,
         entry,
         seen,
@@ -74,7 +108,13 @@ fn step(wish: &Wish, entry: &Entry, seen: &Seen) -> Step {
         andon: false,
         baseline_taken: false,
         probe_due: false,
-    })
+        successor_proven: false,
+        now: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn step(wish: &Wish, entry: &Entry, seen: &Seen) -> Step {
+    next(&situation(wish, entry, seen))
 }
 
 #[test]
@@ -86,6 +126,7 @@ fn a_first_install_goes_step_by_step() {
             goal: g,
             baseline_ok: None,
             n_writes: 1,
+            unsure: false,
         }),
         ..Entry::default()
     };
@@ -109,13 +150,8 @@ fn a_change_is_preceded_by_a_baseline_once() {
     assert_eq!(step(&wish, &entry, &differs()), Step::Baseline);
     let seen = differs();
     let taken = Situation {
-        wish: &wish,
-        entry: &entry,
-        seen: &seen,
-        key_here: true,
-        andon: false,
         baseline_taken: true,
-        probe_due: false,
+        ..situation(&wish, &entry, &seen)
     };
     assert_eq!(next(&taken), Step::Update);
     assert_eq!(
@@ -143,19 +179,18 @@ fn drift_follows_the_policy() {
     let g = goal(1, 1, 2);
     let proven = applied(g, true, true);
     let noted = Entry {
-        drift: Some(Drift {
-            attempt: 2,
-            text: "name".to_owned(),
-        }),
+        drift: Some(drift(2, false)),
         ..proven.clone()
     };
-    let text = || "name".to_owned();
     for policy in DriftPolicy::ALL {
         assert_eq!(
             step(&wish(Some(g), policy), &proven, &differs()),
-            Step::NoteDrift(text())
+            Step::NoteDrift(drift(2, false))
         );
-        let deleted = Step::NoteDrift("the connector was deleted".to_owned());
+        let deleted = Step::NoteDrift(Drift {
+            text: "the connector was deleted".to_owned(),
+            ..drift(2, false)
+        });
         assert_eq!(
             step(&wish(Some(g), policy), &proven, &Seen::Absent),
             deleted
@@ -170,10 +205,10 @@ fn drift_follows_the_policy() {
     };
     check(g, DriftPolicy::Correct, &differs(), Step::Update);
     check(g, DriftPolicy::Correct, &Seen::Absent, Step::Create);
-    check(g, DriftPolicy::Report, &differs(), Step::LeaveDrift(text()));
-    check(g, DriftPolicy::Pause, &differs(), Step::LeaveDrift(text()));
+    check(g, DriftPolicy::Report, &differs(), left());
+    check(g, DriftPolicy::Pause, &differs(), left());
     // The definition agrees again, yet nobody knows which key the other writer left there.
-    check(g, DriftPolicy::Report, &agrees(), Step::LeaveDrift(text()));
+    check(g, DriftPolicy::Report, &agrees(), left());
     // Tries are counted per binding: a higher number is an operator's or a rollout's word. Without one, writing
     // stays paused, whatever else is asked for.
     check(goal(1, 1, 3), DriftPolicy::Pause, &differs(), Step::Update);
@@ -189,12 +224,7 @@ fn drift_follows_the_policy() {
         &differs(),
         Step::Baseline,
     );
-    check(
-        goal(2, 1, 2),
-        DriftPolicy::Pause,
-        &differs(),
-        Step::LeaveDrift(text()),
-    );
+    check(goal(2, 1, 2), DriftPolicy::Pause, &differs(), left());
 }
 
 #[test]
@@ -245,6 +275,7 @@ fn a_new_try_after_another_assignment_was_or_may_have_been_written_writes_again(
             goal: other,
             baseline_ok: None,
             n_writes: 1,
+            unsure: false,
         }),
         ..applied(goal(1, 1, 1), true, true)
     };
@@ -269,9 +300,131 @@ fn removal_ends_with_absence() {
     assert_eq!(step(&wish, &entry, &differs()), Step::Delete);
     assert_eq!(step(&wish, &entry, &Seen::Absent), Step::Removed);
     assert!(matches!(
-        step(&wish, &entry, &Seen::Foreign("x".to_owned())),
+        step(&wish, &entry, &Seen::Foreign(conflict("x"))),
         Step::GiveUp(_)
     ));
+}
+
+#[test]
+fn an_upgrade_is_our_own_change_and_no_drift() {
+    let g = goal(1, 1, 1);
+    let proven = applied(g, true, true);
+    for policy in DriftPolicy::ALL {
+        let wish = wish(Some(g), policy);
+        assert_eq!(step(&wish, &proven, &upgraded()), Step::Update);
+        let both = Seen::Ours {
+            differences: vec!["name".to_owned()],
+            news: vec!["config.temperature".to_owned()],
+        };
+        assert_eq!(
+            step(&wish, &proven, &both),
+            Step::NoteDrift(drift(1, false)),
+            "somebody's change comes first"
+        );
+    }
+}
+
+#[test]
+fn a_fight_is_left_alone_until_a_new_try() {
+    let g = goal(1, 1, 2);
+    let mut entry = applied(g, true, true);
+    let correct = wish(Some(g), DriftPolicy::Correct);
+    let report = wish(Some(g), DriftPolicy::Report);
+    entry.corrections = vec![jiff::Timestamp::UNIX_EPOCH; 2];
+    assert_eq!(
+        step(&correct, &entry, &differs()),
+        Step::NoteDrift(drift(2, false))
+    );
+    entry.corrections = vec![jiff::Timestamp::UNIX_EPOCH; 3];
+    let Step::NoteDrift(fight) = step(&correct, &entry, &differs()) else {
+        panic!("it is a fight");
+    };
+    assert!(fight.is_fight && fight.text.contains("name"), "{fight:?}");
+    assert_eq!(
+        step(&report, &entry, &differs()),
+        Step::NoteDrift(drift(2, false)),
+        "nobody fights who does not correct"
+    );
+    entry.drift = Some(drift(2, true));
+    assert_eq!(step(&correct, &entry, &differs()), left());
+    assert_eq!(step(&correct, &entry, &agrees()), left());
+    let again = |goal| wish(Some(goal), DriftPolicy::Correct);
+    let retried = again(goal(1, 1, 3));
+    assert_eq!(step(&retried, &entry, &differs()), Step::Update);
+    let newer = again(goal(2, 1, 3));
+    assert_eq!(step(&newer, &entry, &differs()), Step::Baseline);
+}
+
+#[test]
+fn unreadable_secrets_follow_the_policy() {
+    let g = goal(1, 1, 1);
+    let unreadable = Drift {
+        class: FailureClass::Encryption,
+        ..drift(1, false)
+    };
+    let entry = Entry {
+        drift: Some(unreadable.clone()),
+        ..applied(g, true, false)
+    };
+    let check =
+        |policy, expected| assert_eq!(step(&wish(Some(g), policy), &entry, &agrees()), expected);
+    check(DriftPolicy::Correct, Step::Update);
+    check(DriftPolicy::Report, Step::LeaveDrift(unreadable.failure()));
+    check(DriftPolicy::Pause, Step::LeaveDrift(unreadable.failure()));
+}
+
+#[test]
+fn a_removal_waits_for_its_successor() {
+    let older = Wish {
+        after: Some("newer".parse().unwrap()),
+        ..wish(None, DriftPolicy::Correct)
+    };
+    let entry = applied(goal(1, 1, 1), true, true);
+    let seen = agrees();
+    let waits = situation(&older, &entry, &seen);
+    let stay = Step::Stay("stays until newer is proven here".to_owned());
+    assert_eq!(next(&waits), stay);
+    let proven = Situation {
+        successor_proven: true,
+        ..waits
+    };
+    assert_eq!(next(&proven), Step::Delete);
+    let stopped = Situation {
+        andon: true,
+        ..proven
+    };
+    assert_eq!(next(&stopped), Step::Hold);
+    assert_eq!(step(&older, &entry, &Seen::Absent), Step::Removed);
+}
+
+#[test]
+fn what_was_there_before_us_is_taken_over_and_only_then_removed() {
+    let adopted = |goal| Wish {
+        connector_id: "assistant-1".to_owned(),
+        adopted: true,
+        ..wish(goal, DriftPolicy::Correct)
+    };
+    let ours = Entry {
+        adopted: Some("assistant-1".to_owned()),
+        ..applied(goal(1, 1, 1), true, true)
+    };
+    let another = Entry {
+        adopted: Some("assistant-2".to_owned()),
+        ..ours.clone()
+    };
+    let never = Entry::default();
+    let new = adopted(Some(goal(1, 1, 1)));
+    assert_eq!(step(&new, &never, &differs()), Step::Baseline);
+    assert!(matches!(step(&new, &never, &Seen::Absent), Step::GiveUp(_)));
+    assert!(matches!(
+        step(&new, &ours, &Seen::Absent),
+        Step::NoteDrift(_)
+    ));
+    let gone = adopted(None);
+    assert_eq!(step(&gone, &ours, &agrees()), Step::Delete);
+    assert!(matches!(step(&gone, &never, &agrees()), Step::GiveUp(_)));
+    assert!(matches!(step(&gone, &another, &agrees()), Step::GiveUp(_)));
+    assert_eq!(step(&gone, &never, &Seen::Absent), Step::Removed);
 }
 
 fn any_goal() -> impl Strategy<Value = Goal> {
@@ -283,12 +436,12 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         goal,
         baseline_ok: None,
         n_writes: 1,
+        unsure: false,
     }));
     let written = proptest::option::of((any_goal(), any::<bool>(), any::<bool>()));
-    let drift = proptest::option::of((1..3_u32).prop_map(|attempt| Drift {
-        attempt,
-        text: "d".to_owned(),
-    }));
+    let drift = proptest::option::of(
+        (1..3_u32, any::<bool>()).prop_map(|(attempt, is_fight)| drift(attempt, is_fight)),
+    );
     (intent, written, drift).prop_map(|(intent, written, drift)| {
         let entry = written.map_or_else(Entry::default, |(goal, agreed, proven)| {
             applied(goal, agreed, proven)
@@ -307,7 +460,8 @@ fn any_seen() -> impl Strategy<Value = Seen> {
         Just(Seen::Absent),
         Just(agrees()),
         Just(differs()),
-        Just(Seen::Foreign("f".to_owned()))
+        Just(upgraded()),
+        Just(Seen::Foreign(conflict("f")))
     ]
 }
 
@@ -319,11 +473,12 @@ proptest! {
         goal in proptest::option::of(any_goal()),
         entry in any_entry(),
         seen in any_seen(),
-        flags in any::<[bool; 4]>(),
+        flags in any::<[bool; 7]>(),
     ) {
-        let [key_here, andon, baseline_taken, probe_due] = flags;
-        let wish = wish(goal, DriftPolicy::Correct);
-        let step = next(&Situation { wish: &wish, entry: &entry, seen: &seen, key_here, andon, baseline_taken, probe_due });
+        let [key_here, andon, baseline_taken, probe_due, successor_proven, adopted, waits] = flags;
+        let after = waits.then(|| "newer".parse().unwrap());
+        let wish = Wish { adopted, after, ..wish(goal, DriftPolicy::Correct) };
+        let step = next(&Situation { key_here, andon, baseline_taken, probe_due, successor_proven, ..situation(&wish, &entry, &seen) });
         let writes = matches!(step, Step::Create | Step::Update | Step::Delete);
         prop_assert!(!writes || !andon);
         prop_assert!(!matches!(step, Step::Create | Step::Update) || key_here);
@@ -331,9 +486,62 @@ proptest! {
         let ours = matches!(seen, Seen::Ours { .. });
         prop_assert!(step != Step::Update || ours);
         prop_assert!(step != Step::Delete || goal.is_none());
+        // Nothing goes before its successor is proven, nor what was there before us and was never ours.
+        prop_assert!(step != Step::Delete || (!waits || successor_proven) && !adopted);
+        // Somebody who fights is left alone until a new try.
+        let fought = |drift: &Drift, goal: Goal| drift.is_fight && goal.attempt <= drift.attempt && entry.running() == Some(goal.assignment);
+        let same = entry.adopted.as_deref() == wish.adopted_id();
+        let fights = same && entry.intent.is_none() && entry.drift.as_ref().zip(goal).is_some_and(|(drift, goal)| fought(drift, goal));
+        prop_assert!(!(writes && fights));
         // What is proven and unchanged is left alone.
-        let proven = goal.is_some_and(|goal| entry.is_proven(goal));
+        let proven = same && goal.is_some_and(|goal| entry.is_proven(goal));
         prop_assert!(!(proven && seen == agrees()) || matches!(step, Step::Rest | Step::Prove));
         prop_assert!(!(proven && seen == agrees() && !probe_due) || step == Step::Rest);
     }
+}
+
+#[test]
+fn a_proof_of_one_connector_is_none_of_another() {
+    let g = goal(1, 1, 1);
+    let mut wish = wish(Some(g), DriftPolicy::Correct);
+    (wish.adopted, wish.connector_id) = (true, "theirs".to_owned());
+    let mut entry = applied(g, true, true);
+    entry.adopted = Some("theirs".to_owned());
+    assert_eq!(step(&wish, &entry, &agrees()), Step::Rest);
+    entry.adopted = Some("another".to_owned());
+    assert_eq!(step(&wish, &entry, &agrees()), Step::Update);
+    entry.adopted = None;
+    assert_eq!(step(&wish, &entry, &agrees()), Step::Update);
+}
+
+#[test]
+fn what_was_removed_by_the_agent_itself_is_made_again_whatever_the_policy() {
+    let g = goal(1, 1, 1);
+    for policy in [
+        DriftPolicy::Correct,
+        DriftPolicy::Report,
+        DriftPolicy::Pause,
+    ] {
+        let wish = wish(Some(g), policy);
+        let mut entry = applied(g, true, true);
+        entry.removing = true;
+        assert_eq!(step(&wish, &entry, &Seen::Absent), Step::Create);
+        assert_eq!(step(&wish, &entry, &agrees()), Step::Rest, "it was not");
+    }
+}
+
+#[test]
+fn what_would_move_elsewhere_is_refused_and_stays() {
+    let g = goal(1, 1, 1);
+    let mut wish = wish(Some(goal(2, 1, 1)), DriftPolicy::Correct);
+    wish.task = Some("completion".to_owned());
+    let entry = applied(g, true, true);
+    for seen in [Seen::Unknown, Seen::Absent, agrees()] {
+        let Step::GiveUp(failure) = step(&wish, &entry, &seen) else {
+            panic!("{seen:?}");
+        };
+        assert_eq!(failure.class, FailureClass::Rejected);
+    }
+    let first = Entry::default();
+    assert_eq!(step(&wish, &first, &Seen::Absent), Step::Create);
 }

@@ -1,18 +1,19 @@
 //! Takes each binding one step further, as far as is allowed now.
 
 use std::io;
+use std::sync::Arc;
 
 use keyfleet_core::binding::BindingState;
 use keyfleet_core::failure::FailureClass;
 use tokio::time::Instant;
 
 use super::check::Block;
-use super::slot::Stage;
+use super::slot::{Slot, Stage};
 use super::{JOBS_MAX, KEY_PATIENCE, KEY_REPEAT, Reconciler};
 use crate::decide::{Seen, Situation, Step, next};
 use crate::ledger::{Drift, Entry, Intent};
 use crate::wish::{Goal, Place, Wish};
-use crate::work::{Job, Task, Trouble, failure};
+use crate::work::{Job, Task, Trouble, Versions, failure};
 
 /// Failures that may pass by themselves are not reported before this many: a restart of Kibana is no news.
 pub(super) const QUIET_TRIES: u32 = 3;
@@ -32,7 +33,14 @@ impl Reconciler {
     /// Starts every call that is due and says when to come back.
     pub(super) fn start_what_is_due(&mut self) -> Instant {
         let now = Instant::now();
+        if let Some(until) = self.keep_quiet(now) {
+            return until;
+        }
         let mut wake = now + IDLE;
+        // It comes before everything else, so everything else makes room for it.
+        if self.n_calls() + self.check.n_calls_due(now) > JOBS_MAX {
+            return wake;
+        }
         match self.check.begin(now) {
             Ok(job) => self.begin(job),
             Err(due) => wake = due.map_or(wake, |due| wake.min(due)),
@@ -47,7 +55,18 @@ impl Reconciler {
             };
             wake = at.map_or(wake, |at| wake.min(at));
         }
-        wake
+        let (lists, grants) = (self.start_lists(now), self.ask_for_grants(now));
+        lists.into_iter().chain(grants).fold(wake, Instant::min)
+    }
+
+    /// Calls to Kibana that are under way.
+    fn n_calls(&self) -> usize {
+        self.work.len() + self.writes.len() + self.check.n_more_calls()
+    }
+
+    /// True where another call may begin.
+    pub(super) fn has_room(&self) -> bool {
+        self.n_calls() < JOBS_MAX
     }
 
     fn advance(&mut self, place: &Place, now: Instant) -> Advance {
@@ -64,41 +83,54 @@ impl Reconciler {
         {
             return Advance::Wait(Some(strain.not_before));
         }
-        let look_at = slot.seen_at + self.drift_interval;
-        if look_at <= now && !(slot.seen == Seen::Absent && slot.wish.goal.is_none()) {
-            slot.seen = Seen::Unknown;
-        }
         let wish = slot.wish.clone();
+        let look_at = self.idle_look(place, now);
         let entry = self.ledger.get(place);
         let (step, probe_in) = self.decide(place, &wish, &entry);
         let probe_at = probe_in.map(|probe_in| now + probe_in);
-        let rest = Advance::Wait(Some(probe_at.map_or(look_at, |at| at.min(look_at))));
+        let rest = Advance::Wait(probe_at.into_iter().chain(look_at).min());
         match (step, wish.goal) {
             (Step::Look, _) => self.start(place, &wish, Task::Look),
-            (Step::Delete, _) => self.start(place, &wish, Task::Delete),
-            (Step::Baseline, _) => self.start_paced(place, &wish, Task::Baseline, now),
+            (Step::Delete, _) => self.start_removal(place, &wish),
+            (Step::Baseline, _) => {
+                let config = self.slots.get(place).map(|slot| slot.config.clone());
+                let task = Task::Baseline(config.unwrap_or_default());
+                self.start_paced(place, &wish, task, now)
+            }
             (Step::Prove, Some(goal)) => self.start_paced(place, &wish, Task::Prove(goal), now),
-            (Step::Create, Some(goal)) => self.start_write(place, &wish, (goal, true), now),
-            (Step::Update, Some(goal)) => self.start_write(place, &wish, (goal, false), now),
+            (Step::Create, Some(goal)) => self.start_write(place, &wish, (goal, true)),
+            (Step::Update, Some(goal)) => self.start_write(place, &wish, (goal, false)),
             (Step::AskKey, _) => self.ask_key(place, &wish, now),
             (Step::Agree, _) => self.note(place, BindingState::Applied, |entry| {
                 if let Some(applied) = &mut entry.applied {
                     (applied.agreed, applied.n_writes) = (true, 0);
                 }
             }),
-            (Step::NoteDrift(text), Some(goal)) => self.note_drift(place, goal, text),
-            (Step::LeaveDrift(text), _) => {
-                self.say(place, BindingState::Drifted, Some(&text), rest)
+            (Step::NoteDrift(drift), _) => self.note_drift(place, drift),
+            (Step::LeaveDrift(failure), _) => {
+                self.report(place, BindingState::Drifted, Some(&failure));
+                rest
+            }
+            (Step::Stay(text), _) => {
+                let why = failure(FailureClass::Agent, &text);
+                self.report(place, BindingState::Received, Some(&why));
+                rest
             }
             (Step::GiveUp(failure), _) => {
+                self.void_proof(place);
                 self.report_failed(place, &failure);
                 rest
             }
             (Step::Removed, _) => self.note_removed(place),
             (Step::Hold, _) => rest,
-            (Step::Rest, _) => self.say(place, BindingState::Proven, None, rest),
+            (Step::Rest, _) => {
+                let note = entry.applied.and_then(|applied| applied.note);
+                let note = note.map(|note| failure(FailureClass::Agent, &note));
+                self.report(place, BindingState::Proven, note.as_ref());
+                rest
+            }
             // Only a wish with a goal is installed.
-            (Step::Prove | Step::Create | Step::Update | Step::NoteDrift(_), None) => rest,
+            (Step::Prove | Step::Create | Step::Update, None) => rest,
         }
     }
 
@@ -107,7 +139,7 @@ impl Reconciler {
         let Some(slot) = self.slots.get(place) else {
             return true;
         };
-        if self.busy.contains(place) || slot.refused.is_some() {
+        if self.busy.contains(place) || slot.refused.is_some() || slot.is_gone() {
             return true;
         }
         let problem = match self.check.blocks(place, &slot.wish) {
@@ -115,15 +147,25 @@ impl Reconciler {
             Some(Block::NotYet | Block::Passing) => return true,
             Some(Block::Lasting(problem)) => failure(problem.class, &problem.sentence),
         };
-        // What works, works without us.
         let proven = slot
             .wish
             .goal
             .is_some_and(|goal| self.ledger.get(place).is_proven(goal));
-        if !proven {
+        // What works, works without us, unless Kibana itself does not run it any more.
+        if !proven || is_broken_by(problem.class) {
+            self.void_proof(place);
             self.report_failed(place, &problem);
         }
         true
+    }
+
+    /// The proof does not hold any more; what was proven once is proven again as soon as that can be.
+    pub(super) fn void_proof(&mut self, place: &Place) {
+        self.keep(place, |entry| {
+            if let Some(applied) = &mut entry.applied {
+                applied.proven_at = None;
+            }
+        });
     }
 
     /// The next step, and how long the proof is still good for.
@@ -136,8 +178,7 @@ impl Reconciler {
         let Some(slot) = self.slots.get(place) else {
             return (Step::Rest, None);
         };
-        let proven_at = entry.applied.as_ref().and_then(|applied| applied.proven_at);
-        let probe_in = slot.probe_in(proven_at, Self::now_on_the_wall());
+        let (probe_due, probe_in) = self.is_probe_due(slot, entry);
         let step = next(&Situation {
             wish,
             entry,
@@ -145,36 +186,98 @@ impl Reconciler {
             key_here: wish.key().is_some_and(|key| self.keys.contains_key(&key)),
             andon: self.andon,
             baseline_taken: slot.baseline_ok.is_some(),
-            probe_due: probe_in.is_some_and(|probe_in| probe_in.is_zero()),
+            probe_due,
+            successor_proven: self.is_successor_proven(wish),
+            now: Self::now_on_the_wall(),
         });
         (step, probe_in.filter(|probe_in| !probe_in.is_zero()))
     }
 
-    fn start(&mut self, place: &Place, wish: &Wish, task: Task) -> Advance {
-        if self.work.len() >= JOBS_MAX {
-            return Advance::Wait(None);
-        }
-        let Some(serial) = self.slots.get(place).map(|slot| slot.serial) else {
-            return Advance::Wait(None);
+    /// Whether a proof is too old, or of another Kibana than the one that runs now; and how long it is good for.
+    fn is_probe_due(&self, slot: &Slot, entry: &Entry) -> (bool, Option<std::time::Duration>) {
+        let applied = entry.applied.as_ref();
+        let proven_at = applied.and_then(|applied| applied.proven_at);
+        let probe_in = slot.probe_in(proven_at, Self::now_on_the_wall());
+        let proven_on = applied.and_then(|applied| applied.version);
+        let is_upgraded = self
+            .version()
+            .zip(proven_on)
+            .is_some_and(|(version, proven_on)| version != proven_on);
+        let is_old = probe_in.is_some_and(|probe_in| probe_in.is_zero());
+        (is_upgraded || is_old, probe_in)
+    }
+
+    /// True where what a removal waits for works: every binding of that connector is proven, was seen as it was
+    /// written since the agent started, and has nothing left to do.
+    fn is_successor_proven(&self, wish: &Wish) -> bool {
+        let Some(successor) = &wish.after else {
+            return true;
         };
-        self.busy.insert(place.clone());
-        self.begin(Job::Step {
-            place: place.clone(),
-            serial,
-            wish: Box::new(wish.clone()),
-            version: self.version(),
-            task,
+        let mut theirs = self.slots.iter().filter_map(|(place, slot)| {
+            let goal = slot.wish.goal.filter(|_| place.connector == *successor)?;
+            let agrees =
+                matches!(&slot.seen, Seen::Ours { differences, .. } if differences.is_empty());
+            let entry = self.ledger.get(place);
+            let rests = slot.refused.is_none()
+                && slot.strain.is_none()
+                && !self.busy.contains(place)
+                && !self.is_probe_due(slot, &entry).0;
+            Some(rests && agrees && entry.is_proven(goal))
         });
+        let first = theirs.next();
+        first.is_some_and(|first| first && theirs.all(|proven| proven))
+    }
+
+    fn start(&mut self, place: &Place, wish: &Arc<Wish>, task: Task) -> Advance {
+        if let Some(job) = self.job(place, wish, task) {
+            self.begin(job);
+        }
         Advance::Wait(None)
     }
 
-    /// A live call costs a token of the pace that control sets.
-    fn start_paced(&mut self, place: &Place, wish: &Wish, task: Task, now: Instant) -> Advance {
-        if self.work.len() >= JOBS_MAX {
+    /// The call, if there is room for one more.
+    fn job(&mut self, place: &Place, wish: &Arc<Wish>, task: Task) -> Option<Job> {
+        let serial = self.slots.get(place)?.serial;
+        if !self.has_room() {
+            return None;
+        }
+        self.busy.insert(place.clone());
+        let entry = self.ledger.get(place);
+        Some(Job::Step {
+            place: place.clone(),
+            serial,
+            wish: Arc::clone(wish),
+            surface: wish.surface(&entry),
+            versions: Versions::of(wish, &entry, self.version()),
+            task,
+        })
+    }
+
+    /// Who wants the connector again before the outcome is known must not take its absence for somebody else's doing.
+    fn start_removal(&mut self, place: &Place, wish: &Arc<Wish>) -> Advance {
+        if let Some(job) = self.job(place, wish, Task::Delete) {
+            self.keep(place, |entry| entry.removing = true);
+            self.writes.push(job);
+        }
+        Advance::Wait(None)
+    }
+
+    /// A live call waits for its turn in the fleet and costs a token of this agent's own pace.
+    fn start_paced(
+        &mut self,
+        place: &Place,
+        wish: &Arc<Wish>,
+        task: Task,
+        now: Instant,
+    ) -> Advance {
+        if !self.grants.is_turn(place, now) || !self.has_room() {
             return Advance::Wait(None);
         }
         match self.bucket.take(now) {
-            Ok(()) => self.start(place, wish, task),
+            Ok(()) => {
+                self.grants.spend(place);
+                self.start(place, wish, task)
+            }
             Err(at) => Advance::Wait(Some(at)),
         }
     }
@@ -183,11 +286,10 @@ impl Reconciler {
     fn start_write(
         &mut self,
         place: &Place,
-        wish: &Wish,
+        wish: &Arc<Wish>,
         (goal, create): (Goal, bool),
-        now: Instant,
     ) -> Advance {
-        if self.work.len() >= JOBS_MAX {
+        if !self.has_room() {
             return Advance::Wait(None);
         }
         let key = wish.key().and_then(|id| self.keys.get(&id));
@@ -195,42 +297,63 @@ impl Reconciler {
             return Advance::Wait(None);
         };
         let (value, fingerprint) = (key.value.clone(), key.fingerprint.clone());
-        if let Err(error) = self.note_intent(place, goal) {
-            let text = format!(
-                "cannot write the agent's ledger ({error}), so nothing is written to Kibana; check its disk"
-            );
-            self.strain(
-                place,
-                Stage::Write,
-                Trouble::new(FailureClass::Agent, &text, true),
-                now,
-            );
-            return Advance::Again;
-        }
+        self.note_intent(place, wish, goal);
         tracing::info!(binding = %place, assignment = %goal.assignment, attempt = goal.attempt, create, %fingerprint, "writing a connector");
-        self.start(
-            place,
-            wish,
-            Task::Write {
-                goal,
-                create,
-                key: value,
-                fingerprint,
-                version,
-            },
-        )
+        let task = Task::Write {
+            goal,
+            create,
+            key: value,
+            fingerprint,
+            version,
+        };
+        let job = self.job(place, wish, task);
+        self.writes.extend(job);
+        Advance::Wait(None)
+    }
+
+    /// Keeps what changed, and only then begins the writes that it tells of. False where the disk refuses and writes
+    /// have to wait.
+    pub(super) fn keep_and_write(&mut self) -> bool {
+        let kept = self.flush();
+        let writes = std::mem::take(&mut self.writes);
+        let Err(error) = kept else {
+            writes.into_iter().for_each(|job| self.begin(job));
+            return true;
+        };
+        let text = format!(
+            "cannot write the agent's ledger ({error}), so nothing is written to Kibana; check its disk"
+        );
+        let none = writes.is_empty();
+        for job in writes {
+            if let Job::Step { place, .. } = job {
+                self.busy.remove(&place);
+                let trouble = Trouble::new(FailureClass::Agent, &text, true);
+                self.strain(&place, Stage::Write, trouble, Instant::now());
+            }
+        }
+        none
+    }
+
+    /// Keeps what changed.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.ledger.flush().inspect_err(|error| {
+            tracing::error!(%error, "cannot write the ledger; after a restart connectors may be written once more");
+        })
     }
 
     /// The Kibana's version, as the last preflight found it.
-    fn version(&self) -> Option<keyfleet_kibana::Version> {
+    pub(super) fn version(&self) -> Option<keyfleet_kibana::Version> {
         let found = self.check.found.as_ref()?;
         Some(found.status.as_ref()?.version)
     }
 
-    fn note_intent(&mut self, place: &Place, goal: Goal) -> io::Result<()> {
+    fn note_intent(&mut self, place: &Place, wish: &Wish, goal: Goal) {
         let tried = self.slots.get(place).and_then(|slot| slot.baseline_ok);
-        self.ledger.change(place, |entry| {
-            let before = entry.intent.take().filter(|intent| intent.goal == goal);
+        self.keep(place, |entry| {
+            entry.turn_to(wish.adopted_id());
+            let before = entry.intent.take();
+            let unsure = before.is_some();
+            let before = before.filter(|intent| intent.goal == goal);
             let applied = entry
                 .applied
                 .as_ref()
@@ -242,12 +365,14 @@ impl Reconciler {
             let baseline_ok = tried
                 .or(before.and_then(|intent| intent.baseline_ok))
                 .or(applied.and_then(|applied| applied.baseline_ok));
+            entry.task.clone_from(&wish.task);
             entry.intent = Some(Intent {
                 goal,
                 baseline_ok,
                 n_writes: n_before.unwrap_or(0).saturating_add(1),
+                unsure,
             });
-        })
+        });
     }
 
     /// Waits for the key that control sends with a change; asks where it does not come.
@@ -296,19 +421,22 @@ impl Reconciler {
         Advance::Again
     }
 
-    fn note_drift(&mut self, place: &Place, goal: Goal, text: String) -> Advance {
-        tracing::warn!(binding = %place, difference = %text, "Kibana differs without our doing");
-        let said = text.clone();
+    fn note_drift(&mut self, place: &Place, drift: Drift) -> Advance {
+        self.drifted(place, drift);
+        Advance::Again
+    }
+
+    /// Notes and reports that Kibana does not hold any more what was written.
+    pub(super) fn drifted(&mut self, place: &Place, drift: Drift) {
+        tracing::warn!(binding = %place, difference = %drift.text, is_fight = drift.is_fight, "Kibana differs without our doing");
+        let said = drift.failure();
         self.keep(place, |entry| {
-            entry.drift = Some(Drift {
-                attempt: goal.attempt,
-                text,
-            });
+            entry.drift = Some(drift);
             if let Some(applied) = &mut entry.applied {
                 applied.proven_at = None;
             }
         });
-        self.say(place, BindingState::Drifted, Some(&said), Advance::Again)
+        self.report(place, BindingState::Drifted, Some(&said));
     }
 
     fn note_removed(&mut self, place: &Place) -> Advance {
@@ -316,16 +444,13 @@ impl Reconciler {
         self.report_removed(place);
         Advance::Wait(None)
     }
+}
 
-    fn say(
-        &mut self,
-        place: &Place,
-        state: BindingState,
-        text: Option<&str>,
-        then: Advance,
-    ) -> Advance {
-        let failure = text.map(|text| failure(FailureClass::Conflict, text));
-        self.report(place, state, failure.as_ref());
-        then
-    }
+/// True where Kibana does not run the connector any more while this problem lasts. A Kibana that is down, or credentials
+/// of the agent that are not good any more, say nothing about the connector.
+fn is_broken_by(class: FailureClass) -> bool {
+    matches!(
+        class,
+        FailureClass::Licence | FailureClass::Rejected | FailureClass::Encryption
+    )
 }

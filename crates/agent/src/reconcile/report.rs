@@ -32,11 +32,12 @@ impl Reconciler {
         removed: bool,
     ) {
         let entry = self.ledger.get(place);
-        let proven_at = entry.applied.as_ref().and_then(|applied| applied.proven_at);
+        let applied = entry.applied.as_ref();
         let shown = Shown {
             state,
             failure: failure.cloned(),
-            proven_at,
+            proven_at: applied.and_then(|applied| applied.proven_at),
+            rung: applied.and_then(|applied| applied.rung),
             removed,
         };
         let Some(slot) = self.slots.get_mut(place) else {
@@ -61,7 +62,7 @@ impl Reconciler {
         let failed = shown
             .failure
             .as_ref()
-            .filter(|_| shown.state == BindingState::Failed);
+            .filter(|_| matches!(shown.state, BindingState::Failed | BindingState::Drifted));
         let baseline_ok = match (&entry.intent, &entry.applied) {
             (Some(intent), _) if Some(intent.goal) == goal => intent.baseline_ok,
             (_, Some(applied)) if Some(applied.goal) == goal => applied.baseline_ok,
@@ -92,6 +93,25 @@ impl Reconciler {
             proven_at: shown.proven_at.map(|at| WireTime(at).into()),
             changed_at: Some(WireTime(changed_at).into()),
             removed: shown.removed,
+            rung: shown
+                .rung
+                .map_or(0, |rung| v1::ProbeRung::from(rung).into()),
+            references: entry.references,
         }
+    }
+
+    /// A list showed how many rules and others refer to the connector.
+    pub(super) fn note_references(&mut self, place: &Place, references: u32) {
+        let Some(slot) = self.slots.get_mut(place) else {
+            return;
+        };
+        slot.references = references;
+        let shown = slot.shown.clone();
+        self.keep(place, |entry| entry.references = references);
+        let Some(shown) = shown else {
+            return;
+        };
+        let status = self.status(place, &self.ledger.get(place), &shown);
+        self.outbox.status(place.clone(), status);
     }
 }

@@ -1,9 +1,10 @@
 //! What is remembered about one binding while the agent runs; what must survive is in the ledger.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use keyfleet_core::binding::{BindingState, Failure};
+use keyfleet_core::binding::{BindingState, Failure, Rung};
 use tokio::time::Instant;
 
 use crate::decide::Seen;
@@ -15,19 +16,23 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// One binding.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) wish: Wish,
+    pub(super) wish: Arc<Wish>,
     /// Tells this wish from an earlier one of the same place, whose outcome may still be under way.
     pub(super) serial: u64,
     /// The agent's own rules forbid it.
     pub(super) refused: Option<Failure>,
     pub(super) seen: Seen,
     pub(super) seen_at: Instant,
+    /// Its own fields as Kibana showed them last, JSON.
+    pub(super) config: String,
     /// What a try of the connector before this change showed.
     pub(super) baseline_ok: Option<bool>,
     pub(super) strain: Option<Strain>,
     /// A proof's age limit is stretched by up to a tenth, so that a fleet does not prove in step.
     pub(super) probe_stretch: f64,
     pub(super) shown: Option<Shown>,
+    /// Rules and others that refer to the connector, as the last list showed.
+    pub(super) references: u32,
 }
 
 /// Something goes wrong again and again.
@@ -53,21 +58,24 @@ pub(super) struct Shown {
     pub(super) state: BindingState,
     pub(super) failure: Option<Failure>,
     pub(super) proven_at: Option<Timestamp>,
+    pub(super) rung: Option<Rung>,
     pub(super) removed: bool,
 }
 
 impl Slot {
     pub(super) fn new(wish: Wish, serial: u64, refused: Option<Failure>) -> Self {
         Self {
-            wish,
+            wish: Arc::new(wish),
             serial,
             refused,
             seen: Seen::Unknown,
             seen_at: Instant::now(),
+            config: String::new(),
             baseline_ok: None,
             strain: None,
             probe_stretch: 1.0 + fastrand::f64() / 10.0,
             shown: None,
+            references: 0,
         }
     }
 
@@ -89,6 +97,11 @@ impl Slot {
         interval.min(PATIENCE).mul_f64(self.probe_stretch)
     }
 
+    /// Its removal is confirmed: there is nothing left to do.
+    pub(super) fn is_gone(&self) -> bool {
+        self.shown.as_ref().is_some_and(|shown| shown.removed)
+    }
+
     /// Success at this stage.
     pub(super) fn relieve(&mut self, stage: Stage) {
         self.strain.take_if(|strain| strain.stage <= stage);
@@ -104,12 +117,17 @@ mod tests {
     fn patience_is_bounded_by_the_age_of_proofs_and_by_ten_minutes() {
         let check = |probe_interval: Option<u64>, expected: u64| {
             let wish = Wish {
-                connector_id: uuid::Uuid::nil(),
+                connector_id: String::new(),
+                adopted: false,
                 spec: None,
                 goal: None,
                 drift_policy: DriftPolicy::Correct,
                 allowed_hosts: Vec::new(),
                 probe_interval: probe_interval.map(Duration::from_secs),
+                key_parts: Vec::new(),
+                after: None,
+                references_agreed: 0,
+                task: None,
             };
             let patience = Slot::new(wish, 1, None).patience().as_secs_f64();
             let expected = Duration::from_secs(expected).as_secs_f64();

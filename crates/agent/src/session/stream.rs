@@ -172,6 +172,8 @@ impl Session {
                 tracing::info!(reason = %tidy(&now.reason), "the control service asks for a renewal of the certificate");
                 self.schedule.ask();
             }
+            Some(Theirs::ProbeGrant(grant)) => self.tell(Command::ProbeGrant(grant.count)).await?,
+            Some(Theirs::CheckNow(_)) => self.tell(Command::CheckNow).await?,
             // A Welcome comes once; what this version does not know is for newer agents.
             Some(Theirs::Welcome(_)) | None => {}
         }

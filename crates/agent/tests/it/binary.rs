@@ -126,6 +126,40 @@ async fn settings_are_checked_without_a_connection() {
     assert!(harness.control.state().enrolled.is_empty());
 }
 
+#[tokio::test]
+async fn a_directory_of_deployments_is_checked_file_by_file() {
+    let harness = Harness::start().await;
+    let config = config_file(&harness, "");
+    let directory = harness.directory.path().join("deployments");
+    let check = |code: i32, expected: &[&str]| {
+        let arguments = ["check-config", "--config", config.to_str().unwrap()];
+        let directory = ["--deployments", directory.to_str().unwrap()];
+        let output = output(&[&arguments[..], &directory].concat());
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+    };
+    check(1, &["cannot read the directory"]);
+    std::fs::create_dir(&directory).unwrap();
+    check(1, &["no file that ends with .toml"]);
+    std::fs::write(directory.join("eu.toml"), "[deployment]\nname = \"eu\"\n").unwrap();
+    std::fs::write(directory.join("notes.txt"), "not a deployment").unwrap();
+    check(0, &["eu.toml: the settings are usable"]);
+    std::fs::write(directory.join("us.toml"), "kibanna = 1").unwrap();
+    check(
+        1,
+        &[
+            "eu.toml: the settings are usable",
+            "us.toml: unknown setting `kibanna`",
+            "1 of 2",
+        ],
+    );
+}
+
 #[test]
 fn the_command_line_explains_itself() {
     let help = output(&["--help"]);

@@ -81,6 +81,11 @@ pub(crate) struct State {
     pub(crate) reports: Vec<v1::StatusReport>,
     pub(crate) statuses: BTreeMap<String, v1::BindingStatus>,
     pub(crate) facts: Option<v1::KibanaFacts>,
+    /// How often they came.
+    pub(crate) n_facts: u32,
+    /// Live calls need grants.
+    pub(crate) probe_grants: bool,
+    pub(crate) probe_requests: Vec<u32>,
     pub(crate) heartbeats: u32,
 }
 
@@ -423,6 +428,9 @@ impl Control {
             Sealer::new(&self.state().sealing_public_key, &info).unwrap();
         let mut queue = self.greet(&hello, encapsulated);
         let mute = self.change(|state| {
+            if let Some(facts) = &hello.facts {
+                state.facts = Some(facts.clone());
+            }
             state.hellos.push(hello);
             state.mute
         });
@@ -466,6 +474,7 @@ impl Control {
             encapsulated_key: encapsulated.into(),
             report_full_state: state.report_full_state,
             andon: state.andon,
+            probe_grants: state.probe_grants,
         });
         let current = state
             .desired
@@ -499,6 +508,10 @@ impl Control {
     fn hear(&self, message: FromAgent) -> Option<ToAgent> {
         self.change(|state| match message {
             FromAgent::Hello(_) => None,
+            FromAgent::ProbeRequest(request) => {
+                state.probe_requests.push(request.count);
+                None
+            }
             FromAgent::Heartbeat(_) => {
                 state.heartbeats += 1;
                 None
@@ -534,6 +547,7 @@ impl Control {
                 }
                 if let Some(facts) = &report.facts {
                     state.facts = Some(facts.clone());
+                    state.n_facts += 1;
                 }
                 let answer = v1::StatusAnswer {
                     sequence: report.sequence,

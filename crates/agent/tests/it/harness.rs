@@ -33,6 +33,11 @@ pub(crate) struct Harness {
 impl Harness {
     /// Everything but the agent is running; both keys work.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same with another Kibana.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut kibana::Options)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut tasks = JoinSet::new();
         let control = Control::start(&mut tasks).await;
@@ -52,9 +57,11 @@ impl Harness {
         .unwrap();
         let mut options = kibana::Options::new("9.4.0".parse().unwrap(), "a2liYW5h");
         options.spaces = vec!["default".to_owned(), "soc".to_owned()];
+        change(&mut options);
+        let api_key = format!("{}\n", options.api_key);
         let kibana = kibana::start(options).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("kibana-key"), "a2liYW5h\n").unwrap();
+        std::fs::write(directory.path().join("kibana-key"), api_key).unwrap();
         std::fs::write(directory.path().join("token"), &control.token).unwrap();
         let http = reqwest::Client::new();
         Self {
@@ -96,10 +103,12 @@ impl Harness {
                 timeout: Duration::from_secs(5),
                 probe_timeout: Duration::from_secs(5),
             },
+            elasticsearch: None,
             accept: config::Accept {
                 connector_types: vec![".gen-ai".to_owned()],
                 hosts: vec!["127.0.0.1".to_owned()],
                 spaces: vec!["*".to_owned()],
+                adoption: true,
             },
             drift_interval: Duration::from_secs(300),
             log: config::Log {
@@ -186,6 +195,7 @@ impl Harness {
             allowed_hosts: vec!["127.0.0.1".to_owned()],
             probe_interval_secs: 0,
             if_supported: Vec::new(),
+            ..v1::DesiredBinding::default()
         }
     }
 
@@ -216,8 +226,23 @@ impl Harness {
         self.control.state().statuses[&place].clone()
     }
 
-    /// How many requests of this kind Kibana got.
+    /// How many requests of this kind Kibana got. What asks for privileges is a kind of its own.
     pub(crate) async fn count(&self, method: &str, class: &str) -> u64 {
+        if class == "connector" {
+            let url = format!(
+                "{}/_sim/requests?method={method}&class={class}",
+                self.kibana.url()
+            );
+            let requests = self.get(&url).await;
+            let about_one = |request: &&Value| request["connector_id"].is_string();
+            let requests = requests.as_array().unwrap();
+            return requests
+                .iter()
+                .filter(about_one)
+                .count()
+                .try_into()
+                .unwrap();
+        }
         let url = format!(
             "{}/_sim/requests/count?method={method}&class={class}",
             self.kibana.url()
@@ -276,6 +301,65 @@ impl Harness {
             .header("kbn-xsrf", "x")
             .json(&body);
         assert!(request.send().await.unwrap().status().is_success());
+    }
+
+    /// Every request that Kibana got since the log was cleared.
+    pub(crate) async fn requests(&self) -> Vec<Value> {
+        let answer = self
+            .get(&format!("{}/_sim/requests", self.kibana.url()))
+            .await;
+        answer.as_array().unwrap().clone()
+    }
+
+    /// Forgets every request that Kibana got.
+    pub(crate) async fn forget_requests(&self) {
+        let url = format!("{}/_sim/requests", self.kibana.url());
+        let answer = self.http.delete(url).send().await.unwrap();
+        assert!(answer.status().is_success());
+    }
+
+    /// Somebody else makes a connector.
+    pub(crate) async fn add_foreign(&self, space: &str, name: &str) -> String {
+        let url = format!("{}/s/{space}/api/actions/connector", self.kibana.url());
+        let config = json!({
+            "apiProvider": "OpenAI",
+            "apiUrl": format!("{}/v1/chat/completions", self.openai.url()),
+            "headers": {"x-team": "soc"},
+        });
+        let body = json!({
+            "name": name, "connector_type_id": ".gen-ai", "config": config, "secrets": {"apiKey": KEY_1},
+        });
+        let request = self
+            .http
+            .post(url)
+            .header("authorization", "ApiKey a2liYW5h")
+            .header("kbn-xsrf", "x")
+            .json(&body);
+        let answer: Value = request.send().await.unwrap().json().await.unwrap();
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Somebody else deletes a connector of the default space.
+    pub(crate) async fn delete(&self, binding: &v1::DesiredBinding) {
+        let url = format!(
+            "{}/_sim/connectors/{}",
+            self.kibana.url(),
+            binding.connector_id
+        );
+        let answer = self.http.delete(url).send().await.unwrap();
+        assert!(answer.status().is_success());
+    }
+
+    /// So many rules and others refer to a connector now.
+    pub(crate) async fn refer_to(&self, id: &str, count: u32) {
+        let url = format!("{}/_sim/references", self.kibana.url());
+        self.put(&url, &json!({ id: count })).await;
+    }
+
+    /// What Kibana counted of requests under way.
+    pub(crate) async fn request_counts(&self) -> Value {
+        let url = format!("{}/_sim/requests/counts", self.kibana.url());
+        self.get(&url).await
     }
 
     async fn get(&self, url: &str) -> Value {

@@ -235,15 +235,15 @@ async fn while_the_fleet_is_stopped_neither_drift_nor_a_retry_is_written() {
         .control
         .until_state(PLACE, BindingState::Drifted)
         .await;
-    let looks = harness.count("GET", "connector").await;
-    harness.until_count("GET", "connector", looks + 10).await;
+    let looks = harness.count("GET", "connectors").await;
+    harness.until_count("GET", "connectors", looks + 10).await;
     let (created, replaced, removed, _) = harness.writes().await;
     // The one replacement is the meddler's.
     assert!(created - before.0 <= 1, "a call in flight may end");
     assert_eq!((replaced, removed), (before.1 + 1, 0));
     let created_while_stopped = created;
-    let looks = harness.count("GET", "connector").await;
-    harness.until_count("GET", "connector", looks + 10).await;
+    let looks = harness.count("GET", "connectors").await;
+    harness.until_count("GET", "connectors", looks + 10).await;
     assert_eq!(harness.writes().await.0, created_while_stopped);
     harness
         .control
