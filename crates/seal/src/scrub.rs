@@ -17,6 +17,10 @@ const MIXED_CHARS_MIN: usize = 24;
 /// From this length on a token without any separator is taken for one, such as a key in hexadecimal.
 const SOLID_CHARS_MIN: usize = 32;
 
+/// Of so many characters at least one is of another kind than the one before, where there are no words: of a random text
+/// it is more than every second, of a path one of ten.
+const JUMPS_ONE_IN: usize = 4;
+
 /// A word of letters after `Bearer` is a word up to this length ("Bearer authentication is required").
 const WORD_CHARS_MAX: usize = 20;
 
@@ -29,7 +33,33 @@ struct Rule {
 }
 
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    let rules: [(&str, Replace); 6] = [
+    let rules: [(&str, Replace); 12] = [
+        // What is left of a block of PEM that was cut off, also with line breaks as `\n` within JSON.
+        (
+            r"-----BEGIN [A-Z0-9 ]+-----([A-Za-z0-9+/=\s]|\\[nr])*",
+            mask,
+        ),
+        (
+            r"([A-Za-z0-9+/=]+(\s|\\[nr])*)?-----END [A-Z0-9 ]+-----",
+            mask,
+        ),
+        // A field of JSON whose name says that it is secret, such as a service account's `private_key`.
+        (
+            r#"(?i)("(private_?key(_?id|_?data)?|certificate_?data|(client_?)?secret(_?key)?|secret_?access_?key|access_?key|api_?key|session_?token|credentials_?json)"\s*:\s*)"([^"\\]|\\.)*""#,
+            |found| format!("{}\"{MASK}\"", part(found, 1)),
+        ),
+        // The same in an environment or a profile of AWS.
+        (
+            r#"(?i)\b(aws_(secret_access_key|session_token)\s*[=:]\s*)([^\s"',;]+)"#,
+            |found| format!("{}{MASK}", part(found, 1)),
+        ),
+        // Ids of AWS keys (IAM reference, unique identifiers).
+        (r"\b(AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b", mask),
+        // Base64 with slashes, such as the secrets of AWS. A path has them too.
+        (r"[A-Za-z0-9/+]{32,}={0,2}", |found| {
+            let token = part(found, 0);
+            if is_jumpy(token) { MASK } else { token }.to_owned()
+        }),
         // An `Authorization` header's value.
         (
             r#"\b([Bb]earer|BEARER|ApiKey|Basic)([ \t]+)([^\s"',;]+)"#,
@@ -81,10 +111,34 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
 
 /// Every rule once; `None` where none of them changed anything.
 fn round(text: &str) -> Option<String> {
-    let changed = RULES.iter().fold(Cow::Borrowed(text), |text, rule| {
+    let changed = RULES.iter().fold(without_blocks(text), |text, rule| {
         Cow::Owned(rule.pattern.replace_all(&text, rule.replace).into_owned())
     });
     (changed != text).then(|| changed.into_owned())
+}
+
+/// The text without whole blocks of PEM, whatever is in them. By hand, because a pattern would look for the end of each
+/// beginning anew, and many beginnings would take it the square of their number.
+fn without_blocks(text: &str) -> Cow<'_, str> {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = around_block(rest) {
+        kept.push_str(before);
+        kept.push_str(MASK);
+        rest = after;
+    }
+    match kept.is_empty() {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(kept + rest),
+    }
+}
+
+/// What stands before and after the first block.
+fn around_block(text: &str) -> Option<(&str, &str)> {
+    let (before, block) = text.split_once("-----BEGIN ")?;
+    let (_, end) = block.split_once("-----END ")?;
+    let (_, after) = end.split_once("-----")?;
+    Some((before, after))
 }
 
 fn part<'t>(found: &Captures<'t>, index: usize) -> &'t str {
@@ -120,6 +174,21 @@ fn looks_random(token: &str) -> bool {
     let mixed = digit && has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase);
     let solid = digit && has(char::is_ascii_alphabetic) && !token.contains(['-', '_']);
     (mixed && token.len() >= MIXED_CHARS_MIN) || (solid && token.len() >= SOLID_CHARS_MIN)
+}
+
+/// True where the kind of character changes so often that no words can be in it.
+fn is_jumpy(token: &str) -> bool {
+    let kind = |byte: u8| match byte {
+        b'0'..=b'9' => Some(0),
+        b'A'..=b'Z' => Some(1),
+        b'a'..=b'z' => Some(2),
+        _ => None,
+    };
+    let has = |wanted: u8| token.bytes().any(|byte| kind(byte) == Some(wanted));
+    let pairs = token.bytes().zip(token.bytes().skip(1));
+    let kinds = pairs.filter_map(|(a, b)| Some((kind(a)?, kind(b)?)));
+    let changes = kinds.filter(|(a, b)| a != b).count();
+    has(0) && has(1) && has(2) && changes * JUMPS_ONE_IN >= token.len()
 }
 
 #[cfg(test)]
@@ -170,6 +239,50 @@ mod tests {
     }
 
     #[test]
+    fn no_part_of_a_key_stays() {
+        let pem = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEvAIBADANBgkqhkiG9w0BAQEFAASC\nab/cd+Ef==\n-----END RSA PRIVATE KEY-----";
+        check(&format!("key {pem}, ok"), "key [scrubbed], ok");
+        let within = pem.replace('\n', "\\n");
+        check(
+            &format!("{{\"key\":\"{within}\\n\"}} is bad"),
+            "{\"key\":\"[scrubbed]\\n\"} is bad",
+        );
+        check(
+            &format!("{pem}\n{pem}\nboth"),
+            "[scrubbed]\n[scrubbed]\nboth",
+        );
+        check(
+            "got -----BEGIN PRIVATE KEY-----\nMIIEvA/BADAN\nab",
+            "got [scrubbed]",
+        );
+        check("...kqh/iG9w0B\n-----END PRIVATE KEY-----", "...[scrubbed]");
+        check(
+            r#"{"type":"service_account","private_key_id":"0a1b","private_key":"a\"b\nc","client_email":"x@y.z"}"#,
+            r#"{"type":"service_account","private_key_id":"[scrubbed]","private_key":"[scrubbed]","client_email":"x@y.z"}"#,
+        );
+        check(
+            "\"clientSecret\": \"short\", \"a\": 1",
+            "\"clientSecret\": \"[scrubbed]\", \"a\": 1",
+        );
+        check(
+            r#"secrets {"accessKey":"id","secret":"s"} of {"secretNames":"x","apiKey": 1}"#,
+            r#"secrets {"accessKey":"[scrubbed]","secret":"[scrubbed]"} of {"secretNames":"x","apiKey": 1}"#,
+        );
+        check(
+            "the key AKIAIOSFODNN7EXAMPLE is not valid",
+            "the key [scrubbed] is not valid",
+        );
+        check(
+            "secret wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY does not match",
+            "secret [scrubbed] does not match",
+        );
+        check(
+            "AWS_SECRET_ACCESS_KEY=short aws_session_token = x/y",
+            "AWS_SECRET_ACCESS_KEY=[scrubbed] aws_session_token = [scrubbed]",
+        );
+    }
+
+    #[test]
     fn what_people_read_stays() {
         for text in [
             "",
@@ -178,6 +291,10 @@ mod tests {
             "connector 3f2504e0-4f89-41d3-9a0c-0305e82c3301 in space default",
             "error validating action type secrets: [apiKey]: expected value of type [string] but got [undefined]",
             "organization_spend_limit_exceeded",
+            "GET /s/soc/api/actions/connector/types answered 404, /api/detection/engine2/Rules/Find too",
+            "arn:aws:bedrock:eu-central-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-4-20250514-v1:0",
+            "projects/Soc7/locations/europeWest4/publishers/google/models/gemini-2",
+            "error validating action type secrets: [secretKey]: expected value of type [string]",
             "risk-based-authentication and task-force-management",
             "The model `gpt-4o-mini-2024-07-18` does not exist",
             "Basic authentication, Bearer authentication is required. Bearer tokens.",
@@ -203,6 +320,13 @@ mod tests {
             Just("://".to_owned()),
             Just("@".to_owned()),
             Just("****".to_owned()),
+            Just("-----BEGIN PRIVATE KEY-----".to_owned()),
+            Just("-----END PRIVATE KEY-----".to_owned()),
+            Just("\"private_key\":\"".to_owned()),
+            Just("aws_session_token=".to_owned()),
+            Just("AKIAIOSFODNN7EXAMPLE".to_owned()),
+            Just("\\n".to_owned()),
+            Just("\"".to_owned()),
             Just("...".to_owned()),
             Just("…".to_owned()),
             Just(MASK.to_owned()),
@@ -228,6 +352,20 @@ mod tests {
         ) {
             let text = format!("{before}{key}{after}");
             prop_assert!(!scrub(&text).contains(&key));
+        }
+
+        #[test]
+        fn no_planted_part_survives_whole(
+            before in pieces(),
+            after in pieces(),
+            secret in "([A-Z][a-z][0-9/+][A-Za-z]){10}7",
+            body in "[A-Za-z0-9+/\n]{20,200}",
+        ) {
+            let text = format!("{before} {secret} {after}");
+            prop_assert!(!scrub(&text).contains(&secret));
+            let text = format!("{before}-----BEGIN PRIVATE KEY-----\nx{body}x\n-----END PRIVATE KEY-----{after}");
+            let clean = scrub(&text).into_owned();
+            prop_assert!(!clean.contains(&format!("x{body}x")), "{}", clean);
         }
     }
 }

@@ -91,6 +91,15 @@ fn a_long_text_takes_no_longer_than_its_length_allows() {
         "api key provided: ",
         "=",
         "a-",
+        "A1a/",
+        "a\n",
+        "-----BEGIN ",
+        "-----BEGIN X-----",
+        "-----END X-----",
+        "-----BEGIN X-----END ",
+        "\"private_key\":\"",
+        "aws_session_token=",
+        "AKIA",
     ];
     for piece in pieces {
         let text = piece.repeat(TEXT_BYTES / piece.len());

@@ -127,6 +127,21 @@ pub enum Error {
         /// The version that was read; KV version 1 has none.
         version: Option<KeyVersion>,
     },
+    /// The secret has no such text field for a part of the key.
+    #[error(
+        "{}the secret at {at} has no text field `{field}`, which shall hold the part `{part}` of the key",
+        of(version)
+    )]
+    MissingPart {
+        /// `mount/path`.
+        at: String,
+        /// The version that was read; KV version 1 has none.
+        version: Option<KeyVersion>,
+        /// Name of the part.
+        part: String,
+        /// The field that shall hold it.
+        field: String,
+    },
     /// The version is deleted, but can be brought back.
     #[error("{version} of the secret at {at} is deleted; `undelete` brings it back")]
     Deleted {
@@ -185,6 +200,18 @@ pub enum Error {
         at: String,
         /// The version; KV version 1 has none.
         version: Option<KeyVersion>,
+        /// What is wrong with it.
+        fault: ValueFault,
+    },
+    /// The value of a field cannot be a part of a key.
+    #[error("{}{at} cannot be the part `{part}` of a key: {fault}", of(version))]
+    Part {
+        /// `mount/path#field`.
+        at: String,
+        /// The version; KV version 1 has none.
+        version: Option<KeyVersion>,
+        /// Name of the part.
+        part: String,
         /// What is wrong with it.
         fault: ValueFault,
     },
@@ -267,6 +294,12 @@ pub enum ValueFault {
     /// Whitespace or a control character, beyond one newline at the end.
     #[error("it has a space, a newline or a control character in it")]
     Whitespace,
+    /// A control character in a part of a key, where lines may be.
+    #[error("it has a control character in it")]
+    Control,
+    /// More than any set of certificates.
+    #[error("it is larger than 64 KiB")]
+    TooLarge,
     /// A character that no HTTP header can carry.
     #[error("it has a character outside ASCII")]
     NotAscii,
@@ -300,6 +333,7 @@ impl Error {
             | Self::MissingPath { .. }
             | Self::MissingVersion { .. }
             | Self::MissingField { .. }
+            | Self::MissingPart { .. }
             | Self::Deleted { .. }
             | Self::Destroyed { .. }
             | Self::WrongEngine { .. }
@@ -308,6 +342,7 @@ impl Error {
             | Self::MissingMount { .. }
             | Self::Location { .. }
             | Self::Value { .. }
+            | Self::Part { .. }
             | Self::Tls { .. }
             | Self::Redirected { .. }
             | Self::TooLarge { .. }

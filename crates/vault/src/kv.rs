@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use http::StatusCode;
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::KeyVersion;
-use keyfleet_core::key::KeyLocation;
+use keyfleet_core::key::{KeyField, KeyLocation};
 use secrecy::SecretString;
 use vaultrs::api::kv1::requests::GetSecretRequest;
 use vaultrs::api::kv2::requests::{ReadSecretMetadataRequest, ReadSecretRequest};
@@ -27,7 +27,7 @@ const LOOKS_AT_KNOWN: u32 = 5;
 pub struct KeyValue {
     /// Which version this is; `None` in KV version 1, which has none.
     pub version: Option<KeyVersion>,
-    /// The value, checked: not empty, visible ASCII, no admin key.
+    /// The value, checked: not empty, visible ASCII, no admin key. Of a key of several parts one JSON object of texts.
     pub value: SecretString,
 }
 
@@ -154,7 +154,7 @@ impl Vault {
             return Err(self.missing(location, None));
         }
         let fields = answer.parse::<Data<BTreeMap<String, Leaf>>>()?.data;
-        take_field(location, None, fields)
+        take_value(location, None, &fields)
     }
 
     async fn version_info(&self, location: &KeyLocation) -> Result<VersionInfo, Error> {
@@ -269,42 +269,90 @@ fn check(location: &KeyLocation) -> Result<(), Error> {
             "mount and path have no empty, `.` or `..` segment and no slash at their ends",
         );
     }
-    if segments().any(|segment| segment.chars().any(char::is_control)) || location.field.is_empty()
+    if segments().any(|segment| segment.chars().any(char::is_control))
+        || !names_fields(&location.field)
     {
         return wrong("mount and path have no control characters, and the field has a name");
     }
     Ok(())
 }
 
+fn names_fields(field: &KeyField) -> bool {
+    match field {
+        KeyField::One(field) => !field.is_empty(),
+        KeyField::Parts(parts) => {
+            let mut names = parts.iter().flat_map(|(part, field)| [part, field]);
+            !parts.is_empty() && names.all(|name| !name.is_empty())
+        }
+    }
+}
+
 fn take(location: &KeyLocation, secret: Secret) -> Result<KeyValue, Error> {
     let version = KeyVersion(secret.metadata.version);
     let at = at(location);
     match secret.data {
-        Some(fields) => take_field(location, Some(version), fields),
+        Some(fields) => take_value(location, Some(version), &fields),
         None if secret.metadata.destroyed => Err(Error::Destroyed { at, version }),
         None => Err(Error::Deleted { at, version }),
     }
 }
 
+fn take_value(
+    location: &KeyLocation,
+    version: Option<KeyVersion>,
+    fields: &BTreeMap<String, Leaf>,
+) -> Result<KeyValue, Error> {
+    let value = match &location.field {
+        KeyField::One(field) => take_field(location, version, fields.get(field)),
+        KeyField::Parts(parts) => take_parts(location, version, parts, fields),
+    };
+    value.map(|value| KeyValue { version, value })
+}
+
 fn take_field(
     location: &KeyLocation,
     version: Option<KeyVersion>,
-    mut fields: BTreeMap<String, Leaf>,
-) -> Result<KeyValue, Error> {
-    let Some(Leaf::Text(text)) = fields.remove(&location.field) else {
-        return Err(Error::MissingField {
-            at: location.to_string(),
-            version,
-        });
-    };
-    match value::check(&text) {
-        Ok(value) => Ok(KeyValue { version, value }),
-        Err(fault) => Err(Error::Value {
-            at: location.to_string(),
-            version,
-            fault,
-        }),
+    leaf: Option<&Leaf>,
+) -> Result<SecretString, Error> {
+    let at = location.to_string();
+    match leaf {
+        Some(Leaf::Text(text)) => {
+            value::check(text).map_err(|fault| Error::Value { at, version, fault })
+        }
+        Some(Leaf::Other) | None => Err(Error::MissingField { at, version }),
     }
+}
+
+/// Every part, or an error that names the first that is missing or wrong.
+fn take_parts(
+    location: &KeyLocation,
+    version: Option<KeyVersion>,
+    parts: &BTreeMap<String, String>,
+    fields: &BTreeMap<String, Leaf>,
+) -> Result<SecretString, Error> {
+    let mut texts = BTreeMap::new();
+    for (part, field) in parts {
+        let Some(Leaf::Text(text)) = fields.get(field) else {
+            return Err(Error::MissingPart {
+                at: at(location),
+                version,
+                part: part.clone(),
+                field: field.clone(),
+            });
+        };
+        let text = value::check_part(text).map_err(|fault| Error::Part {
+            at: format!("{}#{field}", at(location)),
+            version,
+            part: part.clone(),
+            fault,
+        })?;
+        texts.insert(part.as_str(), text);
+    }
+    value::join(&texts).map_err(|fault| Error::Value {
+        at: location.to_string(),
+        version,
+        fault,
+    })
 }
 
 /// `None` where the metadata cannot be understood.
@@ -359,7 +407,7 @@ mod tests {
         KeyLocation {
             mount: mount.to_owned(),
             path: path.to_owned(),
-            field: "api_key".to_owned(),
+            field: "api_key".into(),
         }
     }
 

@@ -24,4 +24,5 @@ mod vault;
 pub use error::{Error, ValueFault};
 pub use kv::{KeyValue, Newest, VersionInfo, VersionState};
 pub use settings::{Auth, Proxy, Settings, Wrapped};
+pub use value::part;
 pub use vault::{Health, Vault};

@@ -109,7 +109,7 @@ fn location() -> KeyLocation {
     KeyLocation {
         mount: "secret".to_owned(),
         path: "a".to_owned(),
-        field: "api_key".to_owned(),
+        field: "api_key".into(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Whatever comes back from Vault's address is an answer or an error, and no error repeats a word of it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use std::collections::BTreeMap;
+
 use keyfleet_core::id::KeyVersion;
-use keyfleet_core::key::KeyLocation;
+use keyfleet_core::key::{KeyField, KeyLocation};
 use keyfleet_vault::{Auth, Error, Settings, Vault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,7 +86,14 @@ async fn call(settings: Settings, which: usize) {
     let location = KeyLocation {
         mount: "secret".to_owned(),
         path: "a".to_owned(),
-        field: "api_key".to_owned(),
+        field: "api_key".into(),
+    };
+    let parts = KeyLocation {
+        field: KeyField::Parts(BTreeMap::from([(
+            "secret".to_owned(),
+            "api_key".to_owned(),
+        )])),
+        ..location.clone()
     };
     let vault = match Vault::connect(settings).await {
         Ok(vault) => vault,
@@ -94,7 +103,8 @@ async fn call(settings: Settings, which: usize) {
         0 => check(vault.health().await),
         1 => check(vault.read(&location, Some(KeyVersion(2))).await),
         2 => check(vault.read(&location, None).await),
-        3 => check(vault.current_version(&location).await),
+        3 => check(vault.read(&parts, None).await),
+        4 => check(vault.current_version(&location).await),
         _ => check(vault.newest(&location).await),
     }
 }
@@ -149,7 +159,7 @@ fn any_answer_of_any_call_is_read_or_refused_without_its_text() {
             runtime.block_on(async {
                 tokio::select! {
                     () = serve => unreachable!("it answers for ever"),
-                    () = call(settings, chance.below(5)) => {}
+                    () = call(settings, chance.below(6)) => {}
                 }
             });
         }

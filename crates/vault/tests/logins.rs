@@ -296,7 +296,7 @@ async fn an_engine_without_versions_gives_what_it_holds_now() {
         assert_eq!((found.version, found.value.expose_secret()), (None, value));
     }
     let field = KeyLocation {
-        field: "other".to_owned(),
+        field: "other".into(),
         ..location.clone()
     };
     let error = vault.newest(&field).await.unwrap_err();

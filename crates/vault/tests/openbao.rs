@@ -8,8 +8,9 @@
 mod common;
 
 use keyfleet_core::id::KeyVersion;
-use keyfleet_core::key::KeyLocation;
+use keyfleet_core::key::{KeyField, KeyLocation};
 use keyfleet_vault::{Auth, Error, Health, Settings, ValueFault, Vault, VersionState};
+use secrecy::ExposeSecret as _;
 use tokio_util::sync::CancellationToken;
 use xtask::bao::Bao;
 
@@ -120,6 +121,52 @@ async fn check_fields_and_values(fixture: &Fixture, vault: &Vault) {
             "{error}"
         );
         assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_parts_is_one_text_in_either_engine() {
+    let fixture = Fixture::start();
+    let bao = &fixture.bao;
+    bao.cli(&["secrets", "enable", "-path=old", "-version=1", "kv"])
+        .unwrap();
+    let policy = format!("{POLICY} path \"old/*\" {{ capabilities = [\"read\"] }}");
+    bao.policy("reader", &policy).unwrap();
+    let vault = Vault::connect(fixture.with_token()).await.unwrap();
+    let secret = r#"{"id": "AKIA-canary", "pem": "-----BEGIN X-----\nü\n-----END X-----\n", "n": 7, "no": ""}"#;
+    for (mount, version) in [("secret", Some(KeyVersion(1))), ("old", None)] {
+        let put = ["kv", "put", &format!("-mount={mount}"), "openai/parts", "-"];
+        bao.cli_with_input(&put, secret).unwrap();
+        let location = |second: &str| {
+            let of = [("secret", second), ("accessKey", "id")];
+            let of = of.map(|(part, field)| (part.to_owned(), field.to_owned()));
+            KeyLocation {
+                mount: mount.to_owned(),
+                path: "openai/parts".to_owned(),
+                field: KeyField::Parts(of.into()),
+            }
+        };
+        let found = vault.read(&location("pem"), None).await.unwrap();
+        assert_eq!(found.version, version);
+        assert_eq!(
+            found.value.expose_secret(),
+            r#"{"accessKey":"AKIA-canary","secret":"-----BEGIN X-----\nü\n-----END X-----"}"#
+        );
+        for (field, says) in [
+            (
+                "gone",
+                "has no text field `gone`, which shall hold the part `secret`",
+            ),
+            ("n", "has no text field `n`"),
+            (
+                "no",
+                "/openai/parts#no cannot be the part `secret` of a key: it is empty",
+            ),
+        ] {
+            let error = vault.read(&location(field), None).await.unwrap_err();
+            let said = format!("{error} {error:?}");
+            assert!(said.contains(says) && !said.contains("canary"), "{said}");
+        }
     }
 }
 

@@ -5,10 +5,11 @@
     reason = "a test that cannot set itself up fails at once"
 )]
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use keyfleet_core::key::KeyLocation;
+use keyfleet_core::key::{KeyField, KeyLocation};
 use keyfleet_vault::{Auth, Settings, Vault, Wrapped};
 use secrecy::ExposeSecret as _;
 use tracing_subscriber::filter::LevelFilter;
@@ -46,6 +47,19 @@ async fn no_log_line_carries_a_token_a_secret_id_or_a_value() {
     )
     .unwrap();
     bao.kv_put("a", "api_key", "sk-canary-value").unwrap();
+    let pem = "-----BEGIN PRIVATE KEY-----\nsk-canary-line\n-----END PRIVATE KEY-----\n";
+    let secret =
+        format!(r#"{{"id": "sk-canary-id", "pem": {pem:?}, "blank": "\u001fsk-canary-odd"}}"#);
+    bao.cli_with_input(&["kv", "put", "-mount=secret", "parts", "-"], &secret)
+        .unwrap();
+    let parts = |pem: &str| KeyLocation {
+        mount: "secret".into(),
+        path: "parts".into(),
+        field: KeyField::Parts(BTreeMap::from([
+            ("accessKey".to_owned(), "id".to_owned()),
+            ("privateKey".to_owned(), pem.to_owned()),
+        ])),
+    };
     let token = bao.token("reader", "1h").unwrap();
     let role = bao.approle("control", "reader", "1h", "2h").unwrap();
     let wrapping = bao
@@ -103,9 +117,13 @@ async fn no_log_line_carries_a_token_a_secret_id_or_a_value() {
         };
         let found = vault.read(&location("a"), None).await.unwrap();
         assert_eq!(found.value.expose_secret(), "sk-canary-value");
+        let several = vault.read(&parts("pem"), None).await.unwrap();
+        assert!(several.value.expose_secret().contains("sk-canary-line"));
+        let odd = vault.read(&parts("blank"), None).await.unwrap_err();
         let missing = vault.read(&location("b"), None).await.unwrap_err();
         bao.revoke_token(&token).unwrap();
         let refused = vault.current_version(&location("a")).await.unwrap_err();
+        tracing::error!(?several, ?odd, %odd, "everything of parts");
         tracing::error!(?vault, ?found, ?missing, ?refused, %missing, %refused, "everything that can be printed");
     }
     let mut settings = Settings::new(
@@ -132,6 +150,9 @@ async fn no_log_line_carries_a_token_a_secret_id_or_a_value() {
         wrapping.trim(),
         "canary-jwt",
         "sk-canary-value",
+        "sk-canary-id",
+        "sk-canary-line",
+        "sk-canary-odd",
     ];
     for secret in secrets {
         assert!(!log.contains(secret), "the log carries a secret");

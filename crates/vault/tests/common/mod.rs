@@ -60,7 +60,7 @@ pub(crate) fn key(path: &str) -> KeyLocation {
     KeyLocation {
         mount: "secret".to_owned(),
         path: path.to_owned(),
-        field: "api_key".to_owned(),
+        field: "api_key".into(),
     }
 }
 
