@@ -35,7 +35,7 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0    done; for `apply --wait` and `rollout watch`: every rollout completed
   1    an error without a code of its own; `--yes` was needed; `audit verify`:
-       the log is broken
+       the log is broken; `deployment preflight`: a check failed
   2    wrong arguments
   3    the control service cannot be reached, or does not allow it
   4    a manifest is not valid

@@ -86,6 +86,8 @@ pub struct Agents {
     pub heartbeat: Duration,
     /// Live calls per minute and agent; 0 = no limit.
     pub probes_per_minute: u32,
+    /// Live calls per minute, all agents together; 0 = no limit.
+    pub fleet_probes_per_minute: u32,
     /// How long a certificate lives.
     pub certificate_lifetime: Duration,
     /// How long after its end a certificate may still be renewed.
@@ -116,6 +118,7 @@ struct RawAgents {
     names: Vec<String>,
     heartbeat_secs: u32,
     probes_per_minute: u32,
+    fleet_probes_per_minute: u32,
     certificate_secs: u32,
     renew_ended_secs: u32,
     renew_ended_needs_approval: bool,
@@ -260,6 +263,7 @@ fn check(raw: Raw) -> Result<Config, Error> {
             },
             heartbeat: seconds(raw.agents.heartbeat_secs),
             probes_per_minute: raw.agents.probes_per_minute,
+            fleet_probes_per_minute: raw.agents.fleet_probes_per_minute,
             certificate_lifetime: seconds(raw.agents.certificate_secs),
             renew_ended: seconds(raw.agents.renew_ended_secs),
             renew_ended_needs_approval: raw.agents.renew_ended_needs_approval,

@@ -145,7 +145,7 @@ mod tests {
             location: KeyLocation {
                 mount: "secret".to_owned(),
                 path: "keyfleet/openai".to_owned(),
-                field: "api_key".to_owned(),
+                field: "api_key".into(),
             },
             allowed_hosts: Vec::new(),
             scope: Selector::default(),

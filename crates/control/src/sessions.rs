@@ -1,6 +1,8 @@
 //! The connected agents, in memory: liveness is judged here and nowhere else.
 
 mod boots;
+mod looks;
+mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::limits::Bucket;
 use boots::Boots;
+pub(crate) use looks::Look;
+use looks::Looks;
+pub(crate) use pace::Pace;
 
 /// New sessions a second: a fleet of 10,000 is back within half a minute, and operators' calls stay quick meanwhile.
 const ADMITTED_PER_SECOND: u32 = 500;
@@ -43,10 +48,13 @@ const REFUSALS_AT_ONCE: u32 = 20;
 #[derive(Clone)]
 pub(crate) struct Sessions {
     live: Arc<Mutex<Live>>,
+    /// The pace of the fleet's live calls.
+    pub(crate) pace: Pace,
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
+impl Sessions {
+    /// `probes_per_minute` is for all agents together; 0 = no limit.
+    pub(crate) fn new(probes_per_minute: u32) -> Self {
         let live = Live {
             next: 0,
             admission: Bucket::new(ADMITTED_PER_SECOND, ADMITTED_AT_ONCE, Instant::now()),
@@ -56,6 +64,7 @@ impl Default for Sessions {
         };
         Self {
             live: Arc::new(Mutex::new(live)),
+            pace: Pace::new(probes_per_minute),
         }
     }
 }
@@ -104,6 +113,7 @@ struct Entry {
     number: u64,
     boot: String,
     changed: Arc<Notify>,
+    looks: Arc<Looks>,
     standings: Arc<AtomicU64>,
     end: CancellationToken,
     ending: Arc<OnceLock<Ending>>,
@@ -124,6 +134,8 @@ pub(crate) struct Seat {
     number: u64,
     /// Told when the deployment's desired state changed. One permit is kept: no change is missed.
     pub(crate) changed: Arc<Notify>,
+    /// Told when somebody wants the agent to look at its Kibana.
+    pub(crate) looks: Arc<Looks>,
     /// Counts changes of the deployment's standing.
     standings: Arc<AtomicU64>,
     /// Cancelled at the shutdown, and where somebody ended the session.
@@ -150,6 +162,11 @@ impl Seat {
     /// Changes when the standing of the deployment does: what was read before is out of date then.
     pub(crate) fn standings(&self) -> u64 {
         self.standings.load(Ordering::SeqCst)
+    }
+
+    /// The agent said what it found at its Kibana, and that is stored.
+    pub(crate) fn found(&self, observed_at: Timestamp) {
+        self.looks.found(observed_at);
     }
 }
 
@@ -192,6 +209,7 @@ impl Sessions {
             deployment,
             number,
             changed: Arc::new(Notify::new()),
+            looks: Arc::default(),
             standings: Arc::new(AtomicU64::new(0)),
             end: shutdown.child_token(),
             ending: Arc::new(OnceLock::new()),
@@ -200,6 +218,7 @@ impl Sessions {
             number,
             boot: boot.to_owned(),
             changed: seat.changed.clone(),
+            looks: seat.looks.clone(),
             standings: seat.standings.clone(),
             end: seat.end.clone(),
             ending: seat.ending.clone(),
@@ -250,6 +269,13 @@ impl Sessions {
         let mut live = self.lock();
         let known = live.known.entry(deployment).or_default();
         known.refusals.take(Instant::now())
+    }
+
+    /// Has the agent of a deployment look at its Kibana now; `None` where it is not connected.
+    pub(crate) fn look(&self, deployment: DeploymentId) -> Option<Look> {
+        let live = self.lock();
+        let entry = live.by_deployment.get(&deployment)?;
+        Some(entry.looks.ask())
     }
 
     /// The deployments whose agents are connected.
@@ -311,7 +337,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             Self {
-                sessions: Sessions::default(),
+                sessions: Sessions::new(0),
                 shutdown: CancellationToken::new(),
                 deployment: DeploymentId::new(uuid::Uuid::from_u128(1)),
             }

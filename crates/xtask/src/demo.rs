@@ -47,7 +47,7 @@ const CANARY: &str = "lab";
 /// Looks like a key and opens nothing.
 const KEY: &str = "sk-proj-keyfleet-demo-0000000000000000000000000000aQ3d";
 
-const MODELS: [&str; 3] = ["gpt-4.1", "gpt-5.2", "gpt-5.4"];
+const MODELS: [&str; 3] = ["gpt-5.4-mini", "gpt-5.2", "gpt-5.4"];
 
 /// A real Kibana takes its time for each answer; at loopback speed nobody would see the waves.
 const SLOW: &str = r#""api": {"mode": "slow", "delay_ms": 250}"#;

@@ -118,6 +118,7 @@ impl Stack {
 listen = "127.0.0.1:{agents_port}"
 heartbeat_secs = 2
 probes_per_minute = 0
+fleet_probes_per_minute = 0
 [outbound]
 allowed_hosts = ["127.0.0.1", "localhost"]
 [operators]

@@ -93,22 +93,36 @@ impl Stack {
     /// # Errors
     /// `keyfleet-sim` is not built or does not become ready.
     pub fn kibana(&self, name: &str, version: &str, spaces: &[&str], api_key: &str) -> Result<Sim> {
+        self.kibana_with(name, version, spaces, api_key, &[])
+    }
+
+    /// As [`Stack::kibana`], with more of the simulator's flags.
+    ///
+    /// # Errors
+    /// As [`Stack::kibana`].
+    pub fn kibana_with(
+        &self,
+        name: &str,
+        version: &str,
+        spaces: &[&str],
+        api_key: &str,
+        more: &[&str],
+    ) -> Result<Sim> {
         let spaces = spaces.join(",");
         let state = self.dir().join(format!("{name}.state"));
-        self.sim(
-            name,
-            &[
-                "kibana",
-                "--version",
-                version,
-                "--spaces",
-                &spaces,
-                "--api-key",
-                api_key,
-                "--state",
-                &state.to_string_lossy(),
-            ],
-        )
+        let state = state.to_string_lossy();
+        let arguments = [
+            "kibana",
+            "--version",
+            version,
+            "--spaces",
+            &spaces,
+            "--api-key",
+            api_key,
+            "--state",
+            &state,
+        ];
+        self.sim(name, &[&arguments[..], more].concat())
     }
 
     /// Starts a simulated OpenAI on a free port that accepts `keys`.
@@ -174,12 +188,14 @@ pub fn sim_command(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Reads `keyfleet-sim: kibana 9.4.0 ready at http://127.0.0.1:5601`.
+/// Reads `keyfleet-sim: kibana 9.4.0 ready at http://127.0.0.1:5601 and elasticsearch at http://127.0.0.1:9200`.
 fn url_in(line: &str) -> Option<String> {
     let (_, url) = line
         .strip_prefix("keyfleet-sim:")?
         .split_once(" ready at ")?;
-    url.starts_with("http").then(|| url.trim().to_owned())
+    // A Kibana says after it where its Elasticsearch is.
+    let url = url.split_whitespace().next()?;
+    url.starts_with("http").then(|| url.to_owned())
 }
 
 #[cfg(test)]
@@ -190,6 +206,8 @@ mod tests {
     fn reads_the_ready_line_of_a_simulator() {
         let line = "keyfleet-sim: kibana 9.4.0 ready at http://127.0.0.1:5601\n";
         assert_eq!(url_in(line).as_deref(), Some("http://127.0.0.1:5601"));
+        let both = "keyfleet-sim: kibana 9.4.0 ready at http://127.0.0.1:5601 and elasticsearch at http://x";
+        assert_eq!(url_in(both).as_deref(), Some("http://127.0.0.1:5601"));
         for other in [
             "",
             "ready at http://x",

@@ -114,6 +114,14 @@ impl Client {
         })
     }
 
+    /// The same connection for a call in which control itself waits for somebody.
+    pub(crate) fn with_more_time(self, more: Duration) -> Self {
+        Self {
+            deadline: self.deadline.saturating_add(more),
+            ..self
+        }
+    }
+
     /// One call with the deadline, which control is told too.
     ///
     /// # Errors

@@ -5,7 +5,8 @@ use keyfleet_proto::v1;
 use super::deployment::{Column, binding_rows};
 use super::rollout::short_id;
 use super::{Page, words};
-use crate::output::{Cell, Table, Tone, View, paint, when};
+use crate::duration::short;
+use crate::output::{Cell, Table, Tone, View, clean, counted, paint, when};
 
 /// The table of connectors.
 pub(crate) fn table(connectors: &[v1::Connector], view: &View) -> String {
@@ -66,6 +67,26 @@ fn state(connector: &v1::Connector) -> Cell {
     }
 }
 
+/// What its live call says, where the connector says more than its type.
+fn probe(connector: &v1::Connector) -> String {
+    let said = connector.probe.clone().unwrap_or_default();
+    let mut parts = Vec::new();
+    if !said.body_json.is_empty() {
+        parts.push(format!("body {}", said.body_json));
+    }
+    if said.max_tokens > 0 {
+        parts.push(format!("at most {}", counted(said.max_tokens, "token")));
+    }
+    if !said.model.is_empty() {
+        parts.push(format!("model {}", said.model));
+    }
+    if connector.probe_interval_secs > 0 {
+        let every = short(connector.probe_interval_secs.into());
+        parts.push(format!("every {every}"));
+    }
+    parts.join(", ")
+}
+
 /// One connector with its revisions and bindings.
 pub(crate) fn page(response: &v1::GetConnectorResponse, view: &View) -> String {
     let mut page = Page::default();
@@ -86,6 +107,8 @@ pub(crate) fn page(response: &v1::GetConnectorResponse, view: &View) -> String {
         }
         page.fact("Config", &connector.config_json);
         page.fact("If supported", connector.if_supported.join(", "));
+        page.fact("Probe", clean(&probe(connector)));
+        page.fact("Replaces", &connector.replaces);
         page.fact("Bindings", words::counts(&connector.bindings).0);
     }
     let mut revisions = Table::new(&["REVISION", "KEY", "CREATED", "WITHDRAWN BY", "CONFIG…"]);

@@ -317,6 +317,7 @@ pub(crate) fn binding_rows(bindings: &[v1::Binding], view: &View, left_out: Colu
             "PLACEMENT",
             "CONNECTOR ID",
             "CLASS",
+            "NOTE…",
             "TEXT…",
         ]
     } else {
@@ -329,6 +330,7 @@ pub(crate) fn binding_rows(bindings: &[v1::Binding], view: &View, left_out: Colu
             "GOAL",
             "PROVEN",
             "CLASS",
+            "NOTE…",
             "TEXT…",
         ]
     };
@@ -367,10 +369,29 @@ pub(crate) fn binding_rows(bindings: &[v1::Binding], view: &View, left_out: Colu
             cells.push((&binding.connector_id).into());
         }
         cells.push(words::failure_class(binding.failure_class).into());
+        cells.push(note(binding, view).into());
         cells.push(first_of(&binding.text, &binding.waiting).into());
         table.row(cells);
     }
     table.without_empty_columns()
+}
+
+/// What else is to be known of a connector: where it comes from, who uses it, and how far its live call came where that
+/// was not the whole way.
+fn note(binding: &v1::Binding, view: &View) -> String {
+    let mut parts = Vec::new();
+    if binding.adopted {
+        parts.push("adopted".to_owned());
+    }
+    if binding.references > 0 {
+        parts.push(words::referred_to(binding.references));
+    }
+    let is_whole = binding.rung() == v1::ProbeRung::Answered;
+    let rung = words::rung(binding.rung);
+    if !rung.is_empty() && (view.wide || !is_whole) {
+        parts.push(format!("live call: {rung}"));
+    }
+    parts.join(", ")
 }
 
 /// What is wrong comes before why it waits.

@@ -3,7 +3,7 @@
 use keyfleet_proto::v1;
 
 use super::{Page, words};
-use crate::output::{Cell, Table, Tone, View, when};
+use crate::output::{Cell, Table, Tone, View, clean, when};
 
 /// What control says of a key that can be read.
 const VAULT_OK: &str = "ok";
@@ -48,6 +48,7 @@ pub(crate) fn page(response: &v1::GetKeyResponse, view: &View) -> String {
     if let Some(key) = &response.key {
         page.fact("Key", &key.name);
         page.fact("Location", location(key));
+        page.fact("Parts", clean(&parts(key)));
         page.fact("Allowed hosts", key.allowed_hosts.join(", "));
         page.fact("Set", &key.set);
         page.fact("Version", version(key.current_version));
@@ -57,21 +58,21 @@ pub(crate) fn page(response: &v1::GetKeyResponse, view: &View) -> String {
     let mut versions = Table::new(&[
         "VERSION",
         "STATE",
-        "SHOWN",
         "FINGERPRINT",
         "FIRST SEEN",
         "PROVEN BINDINGS",
         "MAY STILL HOLD IT",
+        "SHOWN…",
     ]);
     for version in &response.versions {
         versions.row(vec![
             version.version.to_string().into(),
             words::key_state_cell(version.state),
-            (&version.shown).into(),
             fingerprint(&version.fingerprint, view).into(),
             when(version.first_seen, view).into(),
             version.bindings_proven.to_string().into(),
             version.holdings_open.to_string().into(),
+            (&version.shown).into(),
         ]);
     }
     page.table("Versions", &versions);
@@ -91,7 +92,21 @@ pub(crate) fn fingerprint(fingerprint: &str, view: &View) -> String {
 }
 
 fn location(key: &v1::Key) -> String {
-    format!("{}/{}#{}", key.mount, key.path, key.field)
+    let v1::Key {
+        mount, path, field, ..
+    } = key;
+    if key.parts.is_empty() {
+        return format!("{mount}/{path}#{field}");
+    }
+    let fields: Vec<&str> = key.parts.values().map(String::as_str).collect();
+    format!("{mount}/{path}#{}", fields.join("+"))
+}
+
+/// Which field of the secret holds which part.
+fn parts(key: &v1::Key) -> String {
+    let parts = key.parts.iter();
+    let parts = parts.map(|(part, field)| format!("{part} in {field}"));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn version(version: u64) -> String {

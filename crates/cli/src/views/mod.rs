@@ -9,6 +9,7 @@ pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod placement;
 pub(crate) mod plan;
+pub(crate) mod preflight;
 pub(crate) mod rollout;
 pub(crate) mod status;
 pub(crate) mod token;
@@ -25,6 +26,9 @@ const EVENTS_SHOWN: usize = 10;
 
 /// What stands before a sentence.
 const MARK: &str = "! ";
+
+/// Where what belongs to a sentence begins.
+const DETAIL_INDENT: usize = 4;
 
 /// Where the values of facts begin.
 const FACT_INDENT: usize = 16;
@@ -77,11 +81,23 @@ impl Page {
         }
         self.heading(heading);
         for sentence in sentences {
-            let mut mark = paint("!", tone);
-            for line in lines(&clean(sentence), MARK.len()) {
-                self.line(format_args!("{mark} {line}"));
-                " ".clone_into(&mut mark);
-            }
+            self.marked(tone, sentence);
+        }
+    }
+
+    /// A sentence with a mark before it, in lines that fit the terminal.
+    pub(crate) fn marked(&mut self, tone: Tone, sentence: &str) {
+        let mut mark = paint("!", tone);
+        for line in lines(&clean(sentence), MARK.len()) {
+            self.line(format_args!("{mark} {line}"));
+            " ".clone_into(&mut mark);
+        }
+    }
+
+    /// What belongs to the line before.
+    pub(crate) fn indented(&mut self, text: &str) {
+        for line in lines(&clean(text), DETAIL_INDENT) {
+            self.line(format_args!("{:DETAIL_INDENT$}{line}", ""));
         }
     }
 

@@ -11,7 +11,9 @@ pub(crate) fn table(placements: &[v1::Placement]) -> String {
         "NAME",
         "CONNECTORS…",
         "SELECTOR…",
-        "SPACES",
+        "SPACES…",
+        "EXCEPT SPACES…",
+        "ADOPTS…",
         "DEPLOYMENTS",
         "STRATEGY",
         "DRIFT",
@@ -28,6 +30,8 @@ pub(crate) fn table(placements: &[v1::Placement]) -> String {
                 (&placement.selector).into()
             },
             placement.spaces.join(", ").into(),
+            placement.except_spaces.join(", ").into(),
+            adopts(&placement.adopt).into(),
             placement.deployments.to_string().into(),
             (&placement.strategy).into(),
             words::drift_policy(placement.drift_policy).into(),
@@ -36,6 +40,16 @@ pub(crate) fn table(placements: &[v1::Placement]) -> String {
         ]);
     }
     table.without_empty_columns().to_string()
+}
+
+/// Which connectors that were there before become which.
+fn adopts(all: &[v1::Adopt]) -> String {
+    let each = |adopt: &v1::Adopt| match &adopt.by {
+        Some(v1::adopt::By::Name(name)) => format!("{} by the name {name:?}", adopt.connector),
+        Some(v1::adopt::By::Id(id)) => format!("{} by the id {id:?}", adopt.connector),
+        None => adopt.connector.clone(),
+    };
+    all.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// The table of strategies: a line for each wave.

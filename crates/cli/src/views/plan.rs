@@ -21,6 +21,8 @@ pub(crate) fn page(result: &v1::PlanResult, view: &View) -> String {
     let mut page = Page::default();
     objects(&mut page, result);
     deployments(&mut page, result, view);
+    adoptions(&mut page, result, view);
+    page.sentences("In use", Tone::Bad, &in_use(result));
     for rollout in &result.rollouts {
         waves(&mut page, rollout);
     }
@@ -179,25 +181,62 @@ fn waves(page: &mut Page, rollout: &v1::PlannedRollout) {
     page.line(table);
 }
 
-fn cannot_roll_back(result: &v1::PlanResult) -> Vec<String> {
-    let mut sentences = Vec::new();
-    for deployment in &result.deployments {
-        for binding in deployment
-            .bindings
-            .iter()
-            .filter(|binding| !binding.cannot_roll_back.is_empty())
-        {
-            let reference = binding.binding.clone().unwrap_or_default();
-            sentences.push(format!(
-                "{} {}/{}: {}",
-                deployment.deployment,
-                reference.space,
-                reference.connector,
-                binding.cannot_roll_back
-            ));
+/// What becomes of connectors that were there before, with what the first write changes.
+fn adoptions(page: &mut Page, result: &v1::PlanResult, view: &View) {
+    let all: Vec<_> = bindings(result)
+        .filter_map(|(name, binding)| Some((name, binding.adoption.as_ref()?)))
+        .collect();
+    if all.is_empty() {
+        return;
+    }
+    page.heading("Adoption");
+    let n_shown = if view.wide { all.len() } else { BINDINGS_SHOWN };
+    for (name, adoption) in all.iter().take(n_shown) {
+        if !adoption.problem.is_empty() {
+            page.marked(Tone::Bad, &format!("{name} waits: {}", adoption.problem));
+            continue;
+        }
+        let kept = match adoption.differences.is_empty() {
+            true => "and finds it as it shall be",
+            false => "and changes",
+        };
+        page.marked(
+            Tone::Between,
+            &format!("{name} takes over connector {} {kept}", adoption.id),
+        );
+        for difference in &adoption.differences {
+            page.indented(difference);
         }
     }
-    sentences
+    if all.len() > n_shown {
+        page.line(format_args!("… and {} more: -o wide", all.len() - n_shown));
+    }
+}
+
+/// Connectors that go although something refers to them.
+fn in_use(result: &v1::PlanResult) -> Vec<String> {
+    bindings(result)
+        .filter(|(_, binding)| binding.references > 0)
+        .map(|(name, binding)| format!("{name}: {}", words::referred_to(binding.references)))
+        .collect()
+}
+
+/// Every binding that changes, with its name.
+fn bindings(result: &v1::PlanResult) -> impl Iterator<Item = (String, &v1::BindingChange)> {
+    result.deployments.iter().flat_map(|deployment| {
+        deployment.bindings.iter().map(move |binding| {
+            let at = binding.binding.clone().unwrap_or_default();
+            let name = format!("{} {}/{}", deployment.deployment, at.space, at.connector);
+            (name, binding)
+        })
+    })
+}
+
+fn cannot_roll_back(result: &v1::PlanResult) -> Vec<String> {
+    bindings(result)
+        .filter(|(_, binding)| !binding.cannot_roll_back.is_empty())
+        .map(|(name, binding)| format!("{name}: {}", binding.cannot_roll_back))
+        .collect()
 }
 
 fn change(kind: v1::ChangeKind) -> (&'static str, &'static str, Tone) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keyfleet_core::binding::BindingState;
+use keyfleet_core::binding::{BindingState, Rung};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
@@ -171,6 +171,34 @@ pub(crate) fn drift_policy(wire: i32) -> &'static str {
 /// A role; empty where there is none.
 pub(crate) fn role(wire: i32) -> &'static str {
     known::<v1::Role, Role>(wire).map_or("", Role::as_str)
+}
+
+/// How far a live call came; empty where nothing is known of one.
+pub(crate) fn rung(wire: i32) -> &'static str {
+    match v1::ProbeRung::try_from(wire) {
+        Ok(v1::ProbeRung::Unspecified) => "",
+        Ok(v1::ProbeRung::Loaded) => Rung::Loaded.as_str(),
+        Ok(v1::ProbeRung::Reached) => Rung::Reached.as_str(),
+        Ok(v1::ProbeRung::KeyAccepted) => Rung::KeyAccepted.as_str(),
+        Ok(v1::ProbeRung::Answered) => Rung::Answered.as_str(),
+        Err(_) => UNKNOWN,
+    }
+}
+
+/// How many rules and others refer to a connector; empty where none does.
+pub(crate) fn references(n: u32) -> String {
+    match n {
+        0 => String::new(),
+        n => n.to_string(),
+    }
+}
+
+/// What keeps a connector in use, in a clause: `3 rules or others refer to it`.
+pub(crate) fn referred_to(n: u32) -> String {
+    match n {
+        1 => "1 rule or other refers to it".to_owned(),
+        n => format!("{n} rules or others refer to it"),
+    }
 }
 
 /// Yes or no, where yes is good.

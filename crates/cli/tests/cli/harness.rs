@@ -243,6 +243,7 @@ fn deployment(name: &str, connected: bool, env: &str) -> v1::Deployment {
             ],
             problems: vec![],
             observed_at: before(190),
+            ..v1::KibanaFacts::default()
         }),
         agent_version: "0.1.0".into(),
         bindings: vec![],
@@ -290,6 +291,7 @@ fn binding(
         text: text.into(),
         changed_at: before(190),
         waiting: String::new(),
+        ..v1::Binding::default()
     }
 }
 

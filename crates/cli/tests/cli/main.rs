@@ -15,6 +15,7 @@ mod context;
 mod delete;
 mod deployment;
 mod errors;
+mod preflight;
 mod proxy;
 mod read;
 mod rollout;

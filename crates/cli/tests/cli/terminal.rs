@@ -11,7 +11,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::harness::{Home, State, check, held, troubled, two_deployments};
 
 /// Runs the command at a terminal of its own with this typed in; gives everything that the screen shows.
-fn at_terminal(home: &Home, args: &[&str], typed: &str) -> String {
+pub(crate) fn at_terminal(home: &Home, args: &[&str], typed: &str) -> String {
     let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&control).unwrap();
     unlockpt(&control).unwrap();

@@ -24,7 +24,7 @@ pub(super) mod settle;
 mod store;
 
 pub(super) use check::warnings_of;
-pub(super) use settle::{Applied, Settling, Undo};
+pub(super) use settle::{Applied, Settling, Undo, agree_with_references};
 
 /// What an operator wants done with a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

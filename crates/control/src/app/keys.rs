@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::KeyVersion;
-use keyfleet_core::key::{Key, KeyState};
+use keyfleet_core::key::{Key, KeyField, KeyState};
 use keyfleet_core::travel::may_serve;
 use keyfleet_seal::shown;
 use keyfleet_store::{KeyRow, KeyVersionRow, Tx};
@@ -194,7 +194,7 @@ impl App {
         }
         let value = self.keyring.value(key, version, |_| true).await;
         let value = value.map_err(|err| err.to_string())?;
-        Ok(Some(self.seen(version, &value)))
+        Ok(Some(self.seen(key, version, &value)))
     }
 
     /// KV version 1 has no versions: another value than the newest we know is the next version, and no version before
@@ -237,7 +237,7 @@ impl App {
             }
         }
         let version = *next;
-        let row = self.seen(version, &value);
+        let row = self.seen(key, version, &value);
         self.keyring.keep(key, version, value).await;
         Look {
             readable: only(version),
@@ -245,15 +245,23 @@ impl App {
         }
     }
 
-    fn seen(&self, version: KeyVersion, value: &SecretString) -> KeyVersionRow {
+    fn seen(&self, key: &Key, version: KeyVersion, value: &SecretString) -> KeyVersionRow {
         KeyVersionRow {
             version,
             state: KeyState::Pending,
             fingerprint: self.fingerprint.fingerprint(value),
-            shown: shown(value),
+            shown: shown_as(key, value),
             first_seen: clock::now(),
             readable: true,
         }
+    }
+}
+
+/// What people see of a value. Of several parts it is their names: none of them has a beginning that tells its kind.
+fn shown_as(key: &Key, value: &SecretString) -> String {
+    match &key.location.field {
+        KeyField::One(_) => shown(value),
+        KeyField::Parts(_) => key.location.field.parts().join("+"),
     }
 }
 
@@ -289,6 +297,19 @@ mod tests {
         let world = World::new(&[]).await;
         check(&world, 2).await;
         check(&world.restored().await, 2_001).await;
+    }
+
+    #[tokio::test]
+    async fn of_a_key_of_parts_their_names_are_shown() {
+        let world = World::new(&[]).await;
+        let mut key = world.write(|tx| Ok(tx.keys()?.remove(0).key)).await;
+        let parts = [("secret", "b"), ("accessKey", "a")];
+        let parts = parts.map(|(part, field)| (part.to_owned(), field.to_owned()));
+        key.location.field = KeyField::Parts(parts.into());
+        let value = SecretString::from(r#"{"accessKey":"sk-proj-canary","secret":"canary"}"#);
+        let row = world.app.seen(&key, KeyVersion(1), &value);
+        assert_eq!(row.shown, "accessKey+secret");
+        assert_eq!(row.fingerprint, world.app.fingerprint.fingerprint(&value));
     }
 
     #[tokio::test]

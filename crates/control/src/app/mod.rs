@@ -1,9 +1,11 @@
 //! The use cases: the only callers of store, Vault and provider. gRPC handlers authenticate, convert, call these.
 
+pub(crate) mod adopt;
 pub(crate) mod andon;
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod authority;
+pub(crate) mod barred;
 pub(crate) mod delete;
 pub(crate) mod desired;
 pub(crate) mod ending;
@@ -13,6 +15,7 @@ pub(crate) mod keys;
 pub(crate) mod label;
 pub(crate) mod preview;
 pub(crate) mod renew;
+pub(crate) mod rivals;
 pub(crate) mod rollout;
 #[cfg(test)]
 pub(crate) mod scenario;
@@ -146,13 +149,14 @@ impl App {
         shutdown: CancellationToken,
     ) -> Self {
         let verdicts = Verdicts::new(config.verify);
+        let sessions = Sessions::new(config.agents.fleet_probes_per_minute);
         let parts = Parts {
             config,
             store,
             authority,
             fingerprint,
             keyring,
-            sessions: Sessions::default(),
+            sessions,
             verdicts,
             shutdown,
             nudge: Notify::new(),

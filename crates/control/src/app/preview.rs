@@ -1,17 +1,22 @@
 //! What a plan shows: objects, bindings per deployment, waves.
 
+mod binding;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::SignedDuration;
+use keyfleet_core::adoption::Adopt;
 use keyfleet_core::binding::{Assignment, BindingId};
-use keyfleet_core::connector::ConnectorSpec;
-use keyfleet_core::fleet::Labels;
+use keyfleet_core::connector::{ConnectorSpec, Probe};
+use keyfleet_core::fleet::{Labels, Selector};
 use keyfleet_core::id::{ConnectorName, DeploymentId, RolloutId};
-use keyfleet_core::key::Key;
+use keyfleet_core::key::{Key, KeyField, KeyLocation};
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::{Strategy, wave_shapes};
 use keyfleet_proto::v1;
-use keyfleet_store::{Rollout, RolloutBinding, Tx};
+use keyfleet_store::{Rollout, Tx};
 
+use super::adopt;
 use crate::error::Error;
 
 /// What happens to one object.
@@ -105,11 +110,7 @@ impl Change {
     pub(crate) fn key(old: Option<&Key>, new: &Key) -> Self {
         let details = old.map_or_else(Vec::new, |old| {
             differences(&[
-                (
-                    "spec.vault",
-                    old.location.to_string(),
-                    new.location.to_string(),
-                ),
+                ("spec.vault", place(&old.location), place(&new.location)),
                 (
                     "spec.allowedHosts",
                     old.allowed_hosts.join(","),
@@ -144,7 +145,13 @@ impl Change {
                     old.if_supported.join(","),
                     new.if_supported.join(","),
                 ),
+                (
+                    "spec.replaces",
+                    given(old.replaces.as_ref()),
+                    given(new.replaces.as_ref()),
+                ),
             ]);
+            details.extend(probe_differences(&old.probe, &new.probe));
             details.extend(config_differences(&old.config, &new.config));
             details
         });
@@ -176,6 +183,12 @@ impl Change {
                     list(&new.connectors),
                 ),
                 ("spec.spaces", list(&old.spaces), list(&new.spaces)),
+                (
+                    "spec.exceptSpaces",
+                    list(&old.except_spaces),
+                    list(&new.except_spaces),
+                ),
+                ("spec.adopt", adopted(&old.adopt), adopted(&new.adopt)),
                 (
                     "spec.drift",
                     old.drift_policy.as_str().into(),
@@ -210,6 +223,54 @@ fn differences(fields: &[(&str, String, String)]) -> Vec<String> {
         .collect()
 }
 
+/// Where a Key lies, with the names of its parts.
+fn place(location: &KeyLocation) -> String {
+    match &location.field {
+        KeyField::One(_) => location.to_string(),
+        KeyField::Parts(parts) => {
+            let parts: Vec<String> = parts.iter().map(|(p, f)| format!("{p}={f}")).collect();
+            let KeyLocation { mount, path, .. } = location;
+            format!("{mount}/{path}#{}", parts.join("+"))
+        }
+    }
+}
+
+fn given<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "(none)".to_owned(), |value| value.to_string())
+}
+
+fn adopted(all: &[Adopt]) -> String {
+    let each = |adopt: &Adopt| format!("{} by {}", adopt.connector, adopt.by);
+    all.iter().map(each).collect::<Vec<_>>().join(", ")
+}
+
+fn probe_differences(old: &Probe, new: &Probe) -> Vec<String> {
+    let interval = |probe: &Probe| {
+        let span = probe
+            .interval
+            .and_then(|span| SignedDuration::try_from(span).ok());
+        given(span.map(|span| format!("{span:#}")))
+    };
+    differences(&[
+        (
+            "spec.probe.body",
+            given(old.body.as_ref()),
+            given(new.body.as_ref()),
+        ),
+        (
+            "spec.probe.maxTokens",
+            given(old.max_tokens),
+            given(new.max_tokens),
+        ),
+        (
+            "spec.probe.model",
+            given(old.model.as_ref()),
+            given(new.model.as_ref()),
+        ),
+        ("spec.probe.interval", interval(old), interval(new)),
+    ])
+}
+
 fn config_differences(old: &str, new: &str) -> Vec<String> {
     type Fields = BTreeMap<String, serde_json::Value>;
     let read = |text: &str| serde_json::from_str::<Fields>(text).unwrap_or_default();
@@ -241,15 +302,18 @@ pub(crate) fn before(tx: &Tx<'_>) -> Result<Before, Error> {
     Ok(tx.bindings()?.into_iter().map(told).collect())
 }
 
-/// What the operator sees.
+/// What an operator of this scope sees.
 pub(crate) fn result(
     tx: &Tx<'_>,
     changes: Vec<Change>,
     before: &Before,
     started: &[RolloutId],
+    scope: &Selector,
 ) -> Result<v1::PlanResult, Error> {
-    let names: BTreeMap<DeploymentId, String> = tx
-        .deployments()?
+    let deployments = tx.deployments()?;
+    let in_scope = deployments.iter().filter(|d| scope.matches(&d.labels));
+    let in_scope: BTreeSet<DeploymentId> = in_scope.map(|d| d.id).collect();
+    let names: BTreeMap<DeploymentId, String> = deployments
         .into_iter()
         .map(|d| (d.id, d.name.to_string()))
         .collect();
@@ -260,16 +324,22 @@ pub(crate) fn result(
         .iter()
         .filter(|rollout| started.contains(&rollout.id))
     {
-        for change in tx.rollout_bindings(rollout.id)? {
+        let changes = binding::Changes::load(tx, rollout)?;
+        for change in changes.iter() {
             let told = before.get(&change.id).copied().flatten();
-            result.probe_calls += u32::from(change.to.is_some()) + u32::from(told.is_some());
-            let wire = binding_change(tx, &change, told, &rollout.cause)?;
+            // The proof of the change, and a try of what is there before it.
+            let is_install = change.to.is_some();
+            result.probe_calls += u32::from(is_install) + u32::from(is_install && told.is_some());
             by_deployment
                 .entry(change.id.deployment)
                 .or_default()
-                .push(wire);
+                .push(changes.wire(tx, change, told)?);
         }
         result.rollouts.push(planned(tx, rollout)?);
+    }
+    for (id, adoption) in adopt::problems(tx, &placements_of(&changes), &in_scope)? {
+        let of_deployment = by_deployment.entry(id.deployment).or_default();
+        of_deployment.push(binding::waiting(&id, adoption));
     }
     result.deployments = by_deployment
         .into_iter()
@@ -294,51 +364,10 @@ pub(crate) fn result(
     Ok(result)
 }
 
-fn binding_change(
-    tx: &Tx<'_>,
-    change: &RolloutBinding,
-    told: Option<Assignment>,
-    why: &str,
-) -> Result<v1::BindingChange, Error> {
-    let kind = match (told, change.to) {
-        (_, None) => v1::ChangeKind::Remove,
-        (None, Some(_)) => v1::ChangeKind::Create,
-        (Some(_), Some(_)) => v1::ChangeKind::Update,
-    };
-    Ok(v1::BindingChange {
-        binding: Some(v1::BindingRef {
-            space: change.id.space.to_string(),
-            connector: change.id.connector.to_string(),
-        }),
-        change: kind.into(),
-        from: change.from.map(Into::into),
-        to: change.to.map(Into::into),
-        why: why.to_owned(),
-        cannot_roll_back: cannot_roll_back(tx, change)?,
-    })
-}
-
-fn cannot_roll_back(tx: &Tx<'_>, change: &RolloutBinding) -> Result<String, Error> {
-    let Some(from) = change.from else {
-        return Ok(String::new());
-    };
-    let Some(connector) = tx.connector(&change.id.connector, from.revision)? else {
-        return Ok(format!("revision {} is not stored any more", from.revision));
-    };
-    let key = connector.revision.spec.key;
-    let versions = tx.key_versions(&key)?;
-    let known = versions.iter().find(|row| row.version == from.key_version);
-    Ok(match known {
-        Some(row) if row.may_be_assigned() => String::new(),
-        Some(row) if !row.readable => {
-            format!(
-                "Vault has the value of key {key} {} no more",
-                from.key_version
-            )
-        }
-        Some(row) => format!("key {key} {} is {}", from.key_version, row.state.as_str()),
-        None => format!("key {key} {} is not known", from.key_version),
-    })
+/// The placements among the objects, changed or not.
+fn placements_of(changes: &[Change]) -> BTreeSet<&str> {
+    let placements = changes.iter().filter(|change| change.kind == "Placement");
+    placements.map(|change| change.name.as_str()).collect()
 }
 
 fn planned(tx: &Tx<'_>, rollout: &Rollout) -> Result<v1::PlannedRollout, Error> {
@@ -361,4 +390,44 @@ fn planned(tx: &Tx<'_>, rollout: &Rollout) -> Result<v1::PlannedRollout, Error> 
         strategy: rollout.strategy.name.to_string(),
         waves,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_live_call_is_shown_field_by_field() {
+        let old = Probe {
+            max_tokens: Some(5),
+            model: Some("a".to_owned()),
+            ..Probe::default()
+        };
+        let new = Probe {
+            max_tokens: Some(16),
+            model: Some("a".to_owned()),
+            interval: Some(Duration::from_secs(5_400)),
+            ..Probe::default()
+        };
+        assert_eq!(
+            probe_differences(&old, &new),
+            [
+                "spec.probe.maxTokens: 5 -> 16",
+                "spec.probe.interval: (none) -> 1h 30m"
+            ]
+        );
+    }
+
+    #[test]
+    fn another_name_for_a_part_is_another_place() {
+        let at = |part: &str| KeyLocation {
+            mount: "kv".to_owned(),
+            path: "ai".to_owned(),
+            field: KeyField::Parts([(part.to_owned(), "f".to_owned())].into()),
+        };
+        assert_ne!(place(&at("a")), place(&at("b")));
+        assert_eq!(place(&at("a")), "kv/ai#a=f");
+    }
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use keyfleet_core::Timestamp;
+use keyfleet_core::binding::BindingState;
 use keyfleet_core::id::{DeploymentId, KeyName, RolloutId};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::rollout::{Event as RunEvent, Phase, Verb};
 use keyfleet_core::token::Role;
 use keyfleet_store::{Binding, KeyVersionRow, Rollout, Tx};
 
+use super::apply::agree_with_references;
 use super::audit::{Act, record};
 use super::ending::key_at;
 use super::start::{Spread, refresh_goals, start_rollouts};
@@ -166,7 +168,10 @@ fn say(
     match verb {
         Verb::Resume if is_rollback => offer_again(tx, loaded, is_rollback),
         Verb::Resume => forgive(tx, loaded),
-        Verb::Retry => offer_again(tx, loaded, is_rollback),
+        Verb::Retry => {
+            offer_again(tx, loaded, is_rollback)?;
+            agree(tx, loaded)
+        }
         Verb::Pause | Verb::Abort | Verb::Rollback => Ok(()),
     }
 }
@@ -195,6 +200,19 @@ fn offer_again(tx: &Tx<'_>, loaded: &mut Loaded, is_rollback: bool) -> Result<()
             }
             target.forgiven = false;
             tx.put_rollout_target(loaded.rollout.id, target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Who tries a removal again has been told how many rules and others refer to the connector.
+fn agree(tx: &Tx<'_>, loaded: &mut Loaded) -> Result<(), Error> {
+    for binding in loaded.bindings.values_mut() {
+        let told = binding.desired.map(|told| told.assignment);
+        let is_removal = binding.goal.is_none() || told == Some(None);
+        if is_removal && binding.progress.state != BindingState::Proven {
+            agree_with_references(tx, binding.clone())?;
+            binding.references_agreed = binding.references;
         }
     }
     Ok(())
@@ -239,8 +257,13 @@ fn start_again(
     }
     refresh_goals(tx, now)?;
     for binding in tx.bindings_in(old)? {
-        if !binding.is_converged() && binding.goal.is_some() {
-            spread.again.insert(binding.id);
+        // What nobody wants and nobody was told of is as it shall be.
+        if binding.is_converged() || (binding.goal.is_none() && binding.is_untold()) {
+            continue;
+        }
+        spread.again.insert(binding.id.clone());
+        if binding.goal.is_none() {
+            agree_with_references(tx, binding)?;
         }
     }
     let cause = format!("retry of rollout {old}");

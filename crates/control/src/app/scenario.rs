@@ -1,17 +1,24 @@
 //! Scenarios over the use cases with a real database and agents that only say what they are told to say.
 //! No network and no process: what these tests need of Vault is written into the database.
 
+mod adoption;
 mod at_once;
 mod authority;
 mod deputy;
+mod fit;
 mod hostile;
 mod identity;
+mod inventory;
 mod labels;
+mod migration;
 mod models;
 mod operator;
+mod references;
 mod removal;
 mod restored;
+mod rivals;
 mod scope;
+mod spaces;
 mod stop;
 pub(crate) mod world;
 

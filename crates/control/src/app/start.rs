@@ -1,25 +1,28 @@
 //! Goals and the start of rollouts: from what operators want to what must change where.
 
+mod exchange;
+mod insert;
+mod spaces;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::binding::{BindingId, BindingState};
+use keyfleet_core::binding::{Assignment, BindingId, BindingState};
 use keyfleet_core::connector::ConnectorRevision;
-use keyfleet_core::fleet::Labels;
-use keyfleet_core::goal::{Goal, GoalInput, goals, superseded};
+use keyfleet_core::goal::{Goal, GoalInput, Goals, goals, superseded};
 use keyfleet_core::id::{ConnectorName, DeploymentId, PlacementName, RolloutId, StrategyName};
 use keyfleet_core::key::goal_version;
 use keyfleet_core::placement::Placement;
-use keyfleet_core::rollout::{
-    Event as RunEvent, Phase, Run, Strategy, assign_waves, default_strategy,
-};
-use keyfleet_store::{
-    Binding, Connector, Deployment, Event, EventScope, Progress, Rollout, RolloutBinding,
-    RolloutTarget, Tx,
-};
+use keyfleet_core::rollout::{Strategy, default_strategy};
+use keyfleet_store::{Binding, Connector, Deployment, Progress, Tx};
 
-use super::travel::{Travel, barred};
+use super::adopt;
+use super::barred::Barred;
+use super::travel::Travel;
 use crate::error::Error;
+pub(crate) use exchange::{Exchanges, older_than};
+use insert::{insert, supersede};
+pub(crate) use spaces::{absent, full, site, spaces_changed, usable};
 
 /// What a change of goals did.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub(crate) struct GoalChanges {
     pub(crate) changed: Vec<BindingId>,
     /// Bindings that shall go away.
     pub(crate) removed: Vec<BindingId>,
+    /// How many more bindings a placement's patterns ask for on a deployment that has as many as it may have.
+    pub(crate) beyond: BTreeMap<(DeploymentId, PlacementName), usize>,
 }
 
 /// Which bindings a rollout is for, beside those that wait for nobody's word.
@@ -52,16 +57,29 @@ impl GoalChanges {
 
 /// Works out what every binding shall have, and stores what is new.
 pub(crate) fn refresh_goals(tx: &Tx<'_>, now: Timestamp) -> Result<GoalChanges, Error> {
+    refresh(tx, None, now)
+}
+
+/// The same of one deployment, or of all.
+fn refresh(tx: &Tx<'_>, only: Option<DeploymentId>, now: Timestamp) -> Result<GoalChanges, Error> {
     let placements = tx.placements()?;
-    let deployments = tx.deployments()?;
-    let known: BTreeMap<BindingId, Binding> = tx
-        .bindings()?
+    let (deployments, bindings) = match only {
+        Some(id) => (
+            tx.deployment(id)?.into_iter().collect(),
+            tx.bindings_of(id)?,
+        ),
+        None => (tx.deployments()?, tx.bindings()?),
+    };
+    let known: BTreeMap<BindingId, Binding> = bindings
         .into_iter()
         .map(|binding| (binding.id.clone(), binding))
         .collect();
     let wanted = wanted(tx, &placements, &deployments, &known)?;
-    let mut changes = GoalChanges::default();
-    for (id, goal) in &wanted {
+    let mut changes = GoalChanges {
+        beyond: wanted.beyond,
+        ..GoalChanges::default()
+    };
+    for (id, goal) in &wanted.bindings {
         let before = known.get(id);
         let binding = match before {
             Some(binding) => with_goal(binding, goal),
@@ -76,22 +94,53 @@ pub(crate) fn refresh_goals(tx: &Tx<'_>, now: Timestamp) -> Result<GoalChanges, 
         }
     }
     for (id, binding) in &known {
-        if wanted.contains_key(id) {
+        if wanted.bindings.contains_key(id) {
             continue;
         }
         if binding.is_untold() {
             tx.delete_binding(id)?;
             changes.changed.push(id.clone());
         } else if binding.goal.is_some() {
-            tx.put_binding(&Binding {
-                goal: None,
-                held_by: None,
-                ..binding.clone()
-            })?;
+            tx.put_binding(&without_goal(binding))?;
             changes.removed.push(id.clone());
         }
     }
+    go_on_with_removals(tx, &known, &mut changes)?;
     Ok(changes)
+}
+
+fn without_goal(binding: &Binding) -> Binding {
+    Binding {
+        goal: None,
+        held_by: None,
+        ..binding.clone()
+    }
+}
+
+/// A removal that was held because what was to take the connector's place failed goes on with something new there.
+fn go_on_with_removals(
+    tx: &Tx<'_>,
+    known: &BTreeMap<BindingId, Binding>,
+    changes: &mut GoalChanges,
+) -> Result<(), Error> {
+    let exchanges = Exchanges::load(tx)?;
+    if exchanges.is_empty() {
+        return Ok(());
+    }
+    let older = |id: &BindingId| {
+        let older = exchanges.older_of(&id.connector).iter();
+        let deployment = id.deployment;
+        older.map(move |older| (deployment, older.clone()))
+    };
+    let renewed: BTreeSet<_> = changes.changed.iter().flat_map(older).collect();
+    for (id, binding) in known {
+        let is_held = binding.goal.is_none() && binding.held_by.is_some();
+        if is_held && renewed.contains(&(id.deployment, id.connector.clone())) {
+            tx.put_binding(&without_goal(binding))?;
+            changes.removed.push(id.clone());
+        }
+    }
+    Ok(())
 }
 
 fn wanted(
@@ -99,10 +148,19 @@ fn wanted(
     placements: &[Placement],
     deployments: &[Deployment],
     known: &BTreeMap<BindingId, Binding>,
-) -> Result<BTreeMap<BindingId, Goal>, Error> {
+) -> Result<Goals, Error> {
+    let mut by_deployment: BTreeMap<DeploymentId, Vec<&Binding>> = BTreeMap::new();
+    for binding in known.values() {
+        let all = by_deployment.entry(binding.id.deployment).or_default();
+        all.push(binding);
+    }
+    let fleet = deployments.iter().map(|deployment| {
+        let own = by_deployment.remove(&deployment.id);
+        site(deployment, own.into_iter().flatten())
+    });
     let mut input = GoalInput {
         placements,
-        fleet: deployments.iter().map(|d| (d.id, &d.labels)).collect(),
+        fleet: fleet.collect(),
         owners: known
             .iter()
             .map(|(id, b)| (id.clone(), b.placement.clone()))
@@ -143,7 +201,7 @@ fn wanted(
 fn with_goal(binding: &Binding, goal: &Goal) -> Option<Binding> {
     let placement = goal.placement.clone();
     let new_goal = match goal.assignment {
-        None if binding.desired.is_some() => binding.last_proven,
+        None if binding.desired.is_some() => binding.last_proven.or_else(|| as_told(binding)),
         // After a restore: what it shall have now is what the backup says.
         None if !binding.is_untold() => binding.last_proven.or(binding.goal),
         assignment => assignment,
@@ -164,6 +222,12 @@ fn with_goal(binding: &Binding, goal: &Goal) -> Option<Binding> {
     })
 }
 
+/// What was there before us is not taken away because its first change was never proven.
+fn as_told(binding: &Binding) -> Option<Assignment> {
+    binding.adopted_id.as_ref()?;
+    binding.desired?.assignment
+}
+
 fn new_binding(id: &BindingId, goal: &Goal, now: Timestamp) -> Binding {
     Binding {
         id: id.clone(),
@@ -180,6 +244,10 @@ fn new_binding(id: &BindingId, goal: &Goal, now: Timestamp) -> Binding {
         running: None,
         last_proven: None,
         proven_at: None,
+        adopted_id: None,
+        rung: None,
+        references: 0,
+        references_agreed: 0,
     }
 }
 
@@ -194,49 +262,43 @@ pub(crate) fn start_rollouts(
     now: Timestamp,
 ) -> Result<Vec<RolloutId>, Error> {
     let active = tx.active_rollouts()?;
+    let exchanges = Exchanges::load(tx)?;
     let mut connectors_of = Vec::new();
     for rollout in &active {
         let bindings = tx.rollout_bindings(rollout.id)?;
-        connectors_of.push(
-            bindings
-                .into_iter()
-                .map(|b| b.id.connector)
-                .collect::<BTreeSet<_>>(),
-        );
+        let connectors = bindings.into_iter().map(|b| b.id.connector).collect();
+        connectors_of.push(exchanges.families(&connectors));
     }
-    let (taken_over, older) = superseded(&spread.changed, &connectors_of);
+    let (taken_over, older) = superseded(&exchanges.families(&spread.changed), &connectors_of);
     let busy: BTreeSet<ConnectorName> = connectors_of
         .iter()
         .enumerate()
         .filter(|(index, _)| !older.contains(index))
         .flat_map(|(_, connectors)| connectors.iter().cloned())
         .collect();
-    let mut by_strategy: BTreeMap<StrategyName, Vec<Binding>> = BTreeMap::new();
-    // What a deleted placement leaves behind goes away as everything else of it spread.
-    let placements = tx.deleted_placements()?.into_iter().chain(tx.placements()?);
-    let strategies: BTreeMap<PlacementName, StrategyName> =
-        placements.map(|p| (p.name, p.strategy)).collect();
+    let mut bindings = tx.bindings()?;
+    if adopt::settle(tx, &bindings, now)? {
+        bindings = tx.bindings()?;
+    }
     // Nothing is offered that nobody could do.
-    let barred = barred(tx)?;
-    for binding in tx.bindings()? {
+    let barred = Barred::load(tx, &bindings)?;
+    let mut chosen = BTreeSet::new();
+    for binding in &bindings {
         let is_in_flight = taken_over.contains(&binding.id.connector)
             && !older.is_empty()
             && !binding.is_converged();
         let waits = binding.held_by.is_some()
             || busy.contains(&binding.id.connector)
-            || barred.contains_key(&binding.id);
+            || barred.contains(&binding.id);
         let is_wanted =
             !binding.is_told_goal() || is_in_flight || spread.again.contains(&binding.id);
         if !waits && is_wanted {
-            let strategy = strategies
-                .get(&binding.placement)
-                .cloned()
-                .map_or_else(default_name, Ok)?;
-            by_strategy.entry(strategy).or_default().push(binding);
+            chosen.insert(binding.id.clone());
         }
     }
+    let goes_with = exchanges.settle(&bindings, &mut chosen);
     let mut started = Vec::new();
-    for (name, bindings) in by_strategy {
+    for (name, bindings) in by_strategy(tx, bindings, &chosen, &goes_with)? {
         let strategy = strategy_named(tx, &name)?;
         started.push(insert(tx, strategy, &bindings, cause, actor, now)?);
     }
@@ -246,6 +308,29 @@ pub(crate) fn start_rollouts(
         }
     }
     Ok(started)
+}
+
+/// The chosen bindings by how they are spread: as their placement says, or the placement that they go with.
+fn by_strategy(
+    tx: &Tx<'_>,
+    bindings: Vec<Binding>,
+    chosen: &BTreeSet<BindingId>,
+    goes_with: &BTreeMap<BindingId, PlacementName>,
+) -> Result<BTreeMap<StrategyName, Vec<Binding>>, Error> {
+    // What a deleted placement leaves behind goes away as everything else of it spread.
+    let placements = tx.deleted_placements()?.into_iter().chain(tx.placements()?);
+    let strategies: BTreeMap<PlacementName, StrategyName> =
+        placements.map(|p| (p.name, p.strategy)).collect();
+    let mut by_strategy: BTreeMap<StrategyName, Vec<Binding>> = BTreeMap::new();
+    for binding in bindings {
+        if chosen.contains(&binding.id) {
+            let placement = goes_with.get(&binding.id).unwrap_or(&binding.placement);
+            let strategy = strategies.get(placement).cloned();
+            let strategy = strategy.map_or_else(default_name, Ok)?;
+            by_strategy.entry(strategy).or_default().push(binding);
+        }
+    }
+    Ok(by_strategy)
 }
 
 fn default_name() -> Result<StrategyName, Error> {
@@ -259,113 +344,4 @@ pub(crate) fn strategy_named(tx: &Tx<'_>, name: &StrategyName) -> Result<Strateg
         .into_iter()
         .find(|strategy| strategy.name == *name);
     Ok(stored.unwrap_or_else(|| default_strategy(name.clone())))
-}
-
-fn insert(
-    tx: &Tx<'_>,
-    strategy: Strategy,
-    bindings: &[Binding],
-    cause: &str,
-    actor: &str,
-    now: Timestamp,
-) -> Result<RolloutId, Error> {
-    let id = RolloutId::new(uuid::Uuid::now_v7());
-    let targets = targets(tx, &strategy, bindings)?;
-    let changes: Vec<RolloutBinding> = bindings
-        .iter()
-        .map(|binding| RolloutBinding {
-            id: binding.id.clone(),
-            from: binding.last_proven,
-            to: binding.goal,
-            failure: None,
-        })
-        .collect();
-    let rollout = Rollout {
-        id,
-        strategy,
-        cause: cause.to_owned(),
-        actor: actor.to_owned(),
-        run: Run {
-            phase: Phase::Pending,
-            wave: 0,
-            wave_started_at: now,
-            hold_reason: String::new(),
-        },
-        started_at: now,
-        ended_at: None,
-    };
-    tx.insert_rollout(&rollout, &targets, &changes)?;
-    let text = format!(
-        "started: {cause}; {} bindings on {} deployments",
-        changes.len(),
-        targets.len()
-    );
-    tx.add_event(
-        EventScope::Rollout(id),
-        &Event {
-            at: now,
-            actor: actor.to_owned(),
-            text,
-        },
-    )?;
-    Ok(id)
-}
-
-fn targets(
-    tx: &Tx<'_>,
-    strategy: &Strategy,
-    bindings: &[Binding],
-) -> Result<Vec<RolloutTarget>, Error> {
-    let labels: BTreeMap<DeploymentId, Labels> = tx
-        .deployments()?
-        .into_iter()
-        .map(|d| (d.id, d.labels))
-        .collect();
-    let none = Labels::new();
-    let deployments: BTreeSet<DeploymentId> = bindings.iter().map(|b| b.id.deployment).collect();
-    let fleet: Vec<(DeploymentId, &Labels)> = deployments
-        .iter()
-        .map(|id| (*id, labels.get(id).unwrap_or(&none)))
-        .collect();
-    let waves = assign_waves(strategy, &fleet);
-    let target = |(deployment, wave): (&DeploymentId, usize)| RolloutTarget {
-        deployment: *deployment,
-        wave,
-        offered_at: None,
-        rollback_at: None,
-        forgiven: false,
-        failure: None,
-    };
-    Ok(deployments.iter().zip(waves).map(target).collect())
-}
-
-fn supersede(
-    tx: &Tx<'_>,
-    rollout: &Rollout,
-    by: &[RolloutId],
-    now: Timestamp,
-) -> Result<(), Error> {
-    let phase = rollout.run.phase.next(RunEvent::Superseded)?;
-    let by = by
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let reason = match by.as_str() {
-        "" => "what it was to bring is wanted no more".to_owned(),
-        by => format!("a newer rollout of the same connectors took over: {by}"),
-    };
-    let run = Run {
-        phase,
-        hold_reason: reason.clone(),
-        ..rollout.run.clone()
-    };
-    tx.set_run(rollout.id, &run, Some(now))?;
-    let event = Event {
-        at: now,
-        actor: super::KEYFLEET.to_owned(),
-        text: reason,
-    };
-    tx.add_event(EventScope::Rollout(rollout.id), &event)?;
-    Ok(())
 }

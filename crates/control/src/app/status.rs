@@ -1,15 +1,16 @@
 //! What agents report: stored only where it says something new.
 
+pub(crate) mod facts;
 mod seen;
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
+use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure, Rung};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{DeploymentId, EnrolmentId, Generation, SpaceId};
 use keyfleet_core::standing::Standing;
 use keyfleet_proto::{Invalid, timestamp, v1};
 use keyfleet_seal::scrub;
-use keyfleet_store::{Binding, Deployment, Event, EventScope, Evidence, Facts, Space, Tx};
+use keyfleet_store::{Binding, Deployment, Event, EventScope, Evidence, Tx};
 
 use super::{App, KEYFLEET};
 use crate::clock;
@@ -18,11 +19,8 @@ use crate::error::Error;
 /// Longest text of a status that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 600;
 
-/// The most of a text that is looked at at all.
-const READ_CHARS_MAX: usize = 16 * TEXT_CHARS_MAX;
-
-/// Most spaces and problems kept of a Kibana.
-const FACTS_MAX: usize = 1000;
+/// A text is looked at for so many times of what is kept of it.
+const READ_TIMES: usize = 16;
 
 /// The agent a report comes from.
 #[derive(Debug, Clone)]
@@ -47,6 +45,8 @@ struct Report {
     baseline_ok: Option<bool>,
     proven_at: Option<Timestamp>,
     removed: bool,
+    rung: Option<Rung>,
+    references: u32,
 }
 
 impl App {
@@ -57,7 +57,7 @@ impl App {
         report: v1::StatusReport,
         agent_version: &str,
     ) -> Result<(), Error> {
-        let facts = report.facts.map(facts).transpose()?;
+        let facts = report.facts.map(facts::Said::read).transpose()?;
         let mut reports = Vec::with_capacity(report.bindings.len());
         for binding in report.bindings {
             reports.push(Report::read(from.deployment, binding)?);
@@ -66,8 +66,8 @@ impl App {
             .await?;
         let (from, agent_version, now) = (from.clone(), agent_version.to_owned(), clock::now());
         let write = move |tx: &Tx<'_>| {
-            if let Some(facts) = facts {
-                store_facts(tx, from.deployment, &agent_version, &facts)?;
+            if let Some(said) = facts {
+                facts::store(tx, &from, &agent_version, said, now)?;
             }
             let known = tx.deployment(from.deployment)?;
             // An agent that was replaced has nothing to say any more.
@@ -231,6 +231,8 @@ impl Report {
             None
         };
         let proven_at = timestamp("bindings.proven_at", wire.proven_at)?;
+        // What nobody understands is no call.
+        let rung = Rung::try_from(wire.rung()).ok();
         let generation = wire
             .generation
             .ok_or_else(|| Invalid::missing("bindings.generation"))?
@@ -255,6 +257,8 @@ impl Report {
             baseline_ok: wire.baseline_ok,
             proven_at,
             removed: wire.removed,
+            rung,
+            references: wire.references,
         })
     }
 
@@ -334,6 +338,10 @@ fn take(tx: &Tx<'_>, from: &Reporter, report: &Report, now: Timestamp) -> Result
             return removed(tx, new, now);
         }
         progress(&mut new, report, now);
+        new.rung = report.rung;
+    }
+    if report.is_sound() {
+        new.references = report.references;
     }
     if new.progress.state == BindingState::Proven && report.answers(&binding) {
         let is_news = binding.progress.state != BindingState::Proven;
@@ -419,6 +427,8 @@ fn removed(tx: &Tx<'_>, mut binding: Binding, now: Timestamp) -> Result<(), Erro
     binding.running = None;
     binding.last_proven = None;
     binding.proven_at = None;
+    binding.rung = None;
+    binding.references = 0;
     binding.progress.state = BindingState::Proven;
     binding.progress.at = now;
     binding.progress.failure = None;
@@ -426,68 +436,20 @@ fn removed(tx: &Tx<'_>, mut binding: Binding, now: Timestamp) -> Result<(), Erro
     Ok(())
 }
 
-/// Facts from the wire, cut to what is kept.
-pub(crate) fn facts(wire: v1::KibanaFacts) -> Result<Facts, Invalid> {
-    let observed_at = timestamp("facts.observed_at", wire.observed_at)?;
-    let short = |text: &str| text.chars().take(200).collect::<String>();
-    Ok(Facts {
-        reachable: wire.reachable,
-        version: short(&wire.version),
-        uuid: short(&wire.uuid),
-        flavor: short(&wire.flavor),
-        licence: short(&wire.licence),
-        spaces: wire
-            .spaces
-            .into_iter()
-            .take(FACTS_MAX)
-            .map(|space| Space {
-                id: short(&space.id),
-                actions_enabled: space.actions_enabled,
-            })
-            .collect(),
-        problems: wire
-            .problems
-            .iter()
-            .take(FACTS_MAX)
-            .map(|problem| text(problem))
-            .collect(),
-        observed_at: observed_at.map_or(0, |at| at.as_microsecond()),
-    })
-}
-
-/// Stores facts if they say anything new; when they were seen is not news.
-pub(crate) fn store_facts(
-    tx: &Tx<'_>,
-    deployment: DeploymentId,
-    agent_version: &str,
-    facts: &Facts,
-) -> Result<(), Error> {
-    let Some(known) = tx.deployment(deployment)? else {
-        return Ok(());
-    };
-    let observed_at = facts.observed_at;
-    let same = known.agent_version == agent_version
-        && known.facts.is_some_and(|known| {
-            Facts {
-                observed_at,
-                ..known
-            } == *facts
-        });
-    if !same {
-        tx.set_facts(deployment, agent_version, facts)?;
-    }
-    Ok(())
+/// A foreign text for people, as long as a status may be.
+fn text(foreign: &str) -> String {
+    text_within(foreign, TEXT_CHARS_MAX)
 }
 
 /// A foreign text for people: masked once more, and of bounded length. It is cut before too, between two words, because
 /// masking takes its time and the text may be as long as a message.
-fn text(foreign: &str) -> String {
-    let end = foreign.char_indices().nth(READ_CHARS_MAX);
+fn text_within(foreign: &str, chars_max: usize) -> String {
+    let end = foreign.char_indices().nth(READ_TIMES * chars_max);
     let begin = end.and_then(|(end, _)| foreign.get(..end));
     let begin = begin.map_or(foreign, |begin| {
         begin
             .rsplit_once(char::is_whitespace)
             .map_or(begin, |(words, _)| words)
     });
-    scrub(begin).chars().take(TEXT_CHARS_MAX).collect()
+    scrub(begin).chars().take(chars_max).collect()
 }

@@ -1,27 +1,26 @@
 //! One step of a rollout, in one transaction: load, plan, save.
 
 mod come;
+mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::binding::{Assignment, BindingId, BindingState, Failure};
-use keyfleet_core::failure::FailureClass;
+use keyfleet_core::binding::{Assignment, BindingId, BindingState};
 use keyfleet_core::id::{ConnectorName, DeploymentId, RolloutId};
 use keyfleet_core::rollout::{
-    Deadline, Event as RunEvent, Phase, Plan, PlanInput, Run, Target, Waiting, plan,
+    Event as RunEvent, Phase, Plan, PlanInput, Run, Target, Waiting, plan,
 };
-use keyfleet_store::{
-    Binding, Desired, Event, EventScope, Progress, Rollout, RolloutBinding, RolloutTarget, Tx,
-};
+use keyfleet_store::{Binding, Event, EventScope, Rollout, RolloutBinding, RolloutTarget, Tx};
 
 use super::KEYFLEET;
 use super::andon::words;
 use super::audit::record_own;
 use super::ending::{finish, key_at};
-use super::start::{Spread, start_rollouts};
+use super::start::{Exchanges, Spread, start_rollouts};
 use crate::error::Error;
-use come::{step_of, was_broken};
+use come::{come, step_of, was_broken};
+use tell::Direction;
 
 /// Plans of one step: each applies what the last decided. The planner's own tests show that a handful is enough;
 /// the bound turns a mistake into a logged oddity instead of a stuck service.
@@ -33,6 +32,8 @@ pub(crate) struct Surroundings {
     pub(crate) now: Timestamp,
     pub(crate) epoch: u64,
     pub(crate) online: BTreeSet<DeploymentId>,
+    /// Since when each could make live calls, where agents wait for their turn.
+    pub(crate) turns: BTreeMap<DeploymentId, Timestamp>,
 }
 
 /// What a step did.
@@ -56,6 +57,7 @@ pub(crate) struct Loaded {
     pub(crate) targets: Vec<RolloutTarget>,
     pub(crate) changes: BTreeMap<DeploymentId, Vec<RolloutBinding>>,
     pub(crate) bindings: BTreeMap<BindingId, Binding>,
+    exchanges: Exchanges,
 }
 
 /// Gives everything that is under way a new beginning: after a start of control nobody was watching, and agents
@@ -87,7 +89,7 @@ pub(crate) fn step(tx: &Tx<'_>, rollout: Rollout, around: &Surroundings) -> Resu
     let mut loaded = load(tx, rollout)?;
     let mut outcome = Outcome::default();
     for _ in 0..PLANS_MAX {
-        let targets = loaded.plan_targets(tx, &around.online)?;
+        let targets = loaded.plan_targets(tx, &around.online, &around.turns)?;
         let plan = plan(&PlanInput {
             now: around.now,
             andon: andon.as_deref(),
@@ -136,6 +138,7 @@ pub(crate) fn load(tx: &Tx<'_>, rollout: Rollout) -> Result<Loaded, Error> {
         targets,
         changes,
         bindings,
+        exchanges: Exchanges::load(tx)?,
     })
 }
 
@@ -145,6 +148,7 @@ impl Loaded {
         &self,
         tx: &Tx<'_>,
         online: &BTreeSet<DeploymentId>,
+        turns: &BTreeMap<DeploymentId, Timestamp>,
     ) -> Result<Vec<Target>, Error> {
         let mut targets = Vec::with_capacity(self.targets.len());
         let mut assignable = BTreeMap::new();
@@ -153,17 +157,13 @@ impl Loaded {
             for change in self.changes_of(target.deployment) {
                 can_roll_back &= self.can_return(tx, change, &mut assignable)?;
             }
-            let bindings = || {
-                self.changes_of(target.deployment)
-                    .iter()
-                    .filter_map(|c| self.bindings.get(&c.id))
-            };
+            let come = come(self, target, turns.get(&target.deployment).copied());
             targets.push(Target {
                 deployment: target.deployment,
                 wave: target.wave,
-                step: step_of(target, bindings().map(|binding| &binding.progress)),
+                step: step_of(target, &come),
                 online: online.contains(&target.deployment),
-                baseline_red: was_broken(bindings().map(|binding| &binding.progress)),
+                baseline_red: was_broken(&come),
                 forgiven: target.forgiven,
                 can_roll_back,
             });
@@ -181,7 +181,25 @@ impl Loaded {
         self.changes.get(&deployment).map_or(&[], Vec::as_slice)
     }
 
-    /// True where what the binding had before can be had again; nothing is always to be had.
+    /// The newer bindings of this run on the same deployment that a removal of it waits for: those that are not proven yet.
+    fn waits_for(&self, change: &RolloutBinding) -> impl Iterator<Item = &Binding> {
+        let is_removal = change.to.is_none() && !self.exchanges.is_empty();
+        let all = if is_removal {
+            self.changes_of(change.id.deployment)
+        } else {
+            &[]
+        };
+        let newer = all.iter().filter(move |newer| {
+            let (newer, older) = (&newer.id.connector, &change.id.connector);
+            self.exchanges.is_pair(newer, older)
+        });
+        newer
+            .filter(|newer| newer.to.is_some())
+            .filter_map(|newer| self.bindings.get(&newer.id))
+    }
+
+    /// True where what the binding had before can be had again. Nothing is always to be had, but not where there was
+    /// something that was never ours.
     fn can_return(
         &self,
         tx: &Tx<'_>,
@@ -189,7 +207,11 @@ impl Loaded {
         assignable: &mut BTreeMap<(ConnectorName, Assignment), bool>,
     ) -> Result<bool, Error> {
         let Some(from) = change.from else {
-            return Ok(true);
+            let binding = self.bindings.get(&change.id);
+            let is_adopted = binding.is_some_and(|binding| binding.adopted_id.is_some());
+            // What never was proven could only be removed, before what takes its place is proven.
+            let is_exchanged = self.waits_for(change).next().is_some();
+            return Ok(!is_adopted && !is_exchanged);
         };
         let cache_key = (change.id.connector.clone(), from);
         if let Some(known) = assignable.get(&cache_key) {
@@ -302,111 +324,14 @@ impl Loaded {
         let target = format!("rollout {}", self.rollout.id);
         record_own(tx, action, target, reason.to_owned(), now)
     }
-
-    fn time_out(
-        &mut self,
-        tx: &Tx<'_>,
-        deployment: DeploymentId,
-        deadline: Deadline,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let text = format!(
-            "the {} deadline passed without an answer",
-            deadline.as_str()
-        );
-        let ids: Vec<BindingId> = self
-            .changes_of(deployment)
-            .iter()
-            .map(|change| change.id.clone())
-            .collect();
-        for id in ids {
-            let Some(binding) = self.bindings.get_mut(&id) else {
-                continue;
-            };
-            if binding.progress.state != BindingState::Proven {
-                let failure = Failure {
-                    class: FailureClass::Timeout,
-                    text: text.clone(),
-                };
-                binding.progress.state = BindingState::Failed;
-                binding.progress.at = now;
-                binding.progress.failure = Some(failure);
-                tx.put_binding(binding)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what a deployment shall have into its desired state, holdings first.
-    fn tell(
-        &mut self,
-        tx: &Tx<'_>,
-        deployment: DeploymentId,
-        direction: Direction,
-        around: &Surroundings,
-    ) -> Result<(), Error> {
-        let generation = tx.next_generation(deployment, around.epoch)?;
-        let floor = tx.floors()?.attempt;
-        let mut changes = self.changes.remove(&deployment).unwrap_or_default();
-        let mut failure = None;
-        for change in &mut changes {
-            let assignment = match direction {
-                Direction::Forward => change.to,
-                Direction::Back => change.from,
-            };
-            let Some(binding) = self.bindings.get_mut(&change.id) else {
-                continue;
-            };
-            if let Some(assignment) = assignment {
-                let key = key_at(tx, &change.id.connector, assignment.revision)?;
-                tx.open_holding(&change.id, &key, assignment.key_version, around.now)?;
-            }
-            if let (Direction::Back, Some(failed)) = (direction, &binding.progress.failure) {
-                tx.blame(self.rollout.id, &change.id, failed.class)?;
-                change.failure = Some(failed.class);
-                failure = failure.or(Some(failed.clone()));
-            }
-            let is_same = binding
-                .desired
-                .is_some_and(|told| told.assignment == assignment);
-            let tried = binding.desired.map_or(0, |told| told.attempt);
-            binding.desired = Some(Desired {
-                assignment,
-                // Never counts anew: an answer to an older try must not pass for an answer to this one.
-                attempt: tried.max(floor) + 1,
-                generation,
-            });
-            // A retry of the same is still judged by what was there before the first try.
-            let is_new = direction == Direction::Forward && !is_same;
-            let baseline_ok = binding.progress.baseline_ok.filter(|_| !is_new);
-            let state = BindingState::Offered;
-            binding.progress = Progress {
-                state,
-                at: around.now,
-                failure: None,
-                baseline_ok,
-            };
-            tx.put_binding(binding)?;
-        }
-        self.changes.insert(deployment, changes);
-        if let Some(target) = self.targets.iter_mut().find(|t| t.deployment == deployment) {
-            match direction {
-                Direction::Forward => target.offered_at = Some(around.now),
-                Direction::Back => {
-                    target.rollback_at = Some(around.now);
-                    target.failure = target.failure.take().or(failure);
-                }
-            }
-            tx.put_rollout_target(self.rollout.id, target)?;
-        }
-        Ok(())
-    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Back,
+/// True where a live call has succeeded, or nobody waits for one.
+fn is_proven(binding: &Binding) -> bool {
+    matches!(
+        binding.progress.state,
+        BindingState::Proven | BindingState::Waived
+    )
 }
 
 /// Steps every active rollout; leftovers that waited for one that ended are started.

@@ -9,7 +9,7 @@ use keyfleet_core::id::{ConnectorName, DeploymentId, KeyName, Revision};
 use keyfleet_core::key::Key;
 use keyfleet_core::travel::{HostPattern, may_be_sent, may_travel};
 use keyfleet_kibana::driver;
-use keyfleet_store::{Event, EventScope, Tx};
+use keyfleet_store::{Binding, Deployment, Event, EventScope, Tx};
 use url::Url;
 
 use super::audit::record_own;
@@ -64,10 +64,14 @@ impl Travel {
 
 /// The bindings whose goal needs a key that may not be sent there, and why. Of one that has nothing, the newest revision
 /// is looked at; a removal needs no key.
-pub(crate) fn barred(tx: &Tx<'_>) -> Result<BTreeMap<BindingId, String>, Error> {
+pub(super) fn barred(
+    tx: &Tx<'_>,
+    deployments: &[Deployment],
+    bindings: &[Binding],
+) -> Result<BTreeMap<BindingId, String>, Error> {
     let travel = Travel::load(tx)?;
-    let deployments = tx.deployments()?.into_iter();
-    let labels: BTreeMap<DeploymentId, Labels> = deployments.map(|d| (d.id, d.labels)).collect();
+    let labels = deployments.iter().map(|d| (d.id, &d.labels));
+    let labels: BTreeMap<DeploymentId, &Labels> = labels.collect();
     let mut specs: BTreeMap<ConnectorName, BTreeMap<Revision, ConnectorSpec>> = BTreeMap::new();
     for ConnectorRevision {
         connector,
@@ -78,7 +82,7 @@ pub(crate) fn barred(tx: &Tx<'_>) -> Result<BTreeMap<BindingId, String>, Error> 
         specs.entry(connector).or_default().insert(revision, spec);
     }
     let mut barred = BTreeMap::new();
-    for binding in tx.bindings()? {
+    for binding in bindings {
         let revisions = specs.get(&binding.id.connector);
         let spec = match (binding.goal, binding.desired) {
             (Some(goal), _) => revisions.and_then(|all| all.get(&goal.revision)),
@@ -89,7 +93,7 @@ pub(crate) fn barred(tx: &Tx<'_>) -> Result<BTreeMap<BindingId, String>, Error> 
             continue;
         };
         if let Some(why) = travel.stays_from(spec, labels) {
-            barred.insert(binding.id, why);
+            barred.insert(binding.id.clone(), why);
         }
     }
     Ok(barred)

@@ -12,6 +12,7 @@ use keyfleet_core::id::{ConnectorName, KeyName, KeyVersion};
 use keyfleet_kibana::driver;
 use keyfleet_openai::Proxy;
 use keyfleet_store::Tx;
+use keyfleet_vault::part;
 use url::Url;
 
 use super::App;
@@ -20,6 +21,9 @@ use crate::error::Error;
 
 /// A verdict is used again for this long: a refused key is reported by a whole wave at once.
 const FRESH: Duration = Duration::from_secs(60);
+
+/// The part of a key that a provider takes as it is.
+const API_KEY: &str = "apiKey";
 
 /// What the provider said of key versions a moment ago.
 pub(crate) struct Verdicts {
@@ -39,6 +43,8 @@ struct Question {
     url: Url,
     provider: Provider,
     model: Option<String>,
+    /// The value has several parts; only this one can be tried from here.
+    has_parts: bool,
 }
 
 impl Verdicts {
@@ -90,6 +96,11 @@ impl App {
             .key_for_agent(&question.key, question.version)
             .await
             .ok()?;
+        let value = if question.has_parts {
+            part(&key.value, API_KEY)?
+        } else {
+            key.value
+        };
         let mut settings = keyfleet_openai::Settings::new(question.url.clone(), question.provider);
         settings.timeout = deadline;
         settings.proxy = self.config.provider_proxy.as_ref().map(|proxy| Proxy {
@@ -98,7 +109,7 @@ impl App {
         });
         let client = keyfleet_openai::Client::new(&settings).ok()?;
         let model = question.model.as_deref().unwrap_or_default();
-        match client.verify(&key.value, model).await {
+        match client.verify(&value, model).await {
             Ok(_) => Some(true),
             Err(err) => says_of_key(err.class()),
         }
@@ -126,7 +137,9 @@ impl App {
         if travel.stays(&spec).is_some() {
             return Ok(None);
         }
+        let key = travel.key(&spec.key);
         Ok(Some(Question {
+            has_parts: key.is_some_and(|key| !key.location.field.parts().is_empty()),
             key: spec.key,
             version: assignment.key_version,
             url,

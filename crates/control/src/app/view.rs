@@ -1,5 +1,6 @@
 //! What operators see: rows put together as wire messages.
 
+mod facts;
 mod fleet;
 mod keys;
 mod rollouts;
@@ -8,15 +9,16 @@ mod sight;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
-use keyfleet_core::binding::BindingState;
+use keyfleet_core::binding::{BindingId, BindingState};
 use keyfleet_core::fleet::Labels;
-use keyfleet_core::id::{DeploymentId, KeyName, PlacementName, RolloutId};
+use keyfleet_core::id::{DeploymentId, DeploymentName, KeyName, PlacementName, RolloutId};
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::WaitingOn;
 use keyfleet_proto::{WireTime, v1};
 use keyfleet_store::{Binding, Event, KeyRow, Tx};
 
 use super::andon::words;
+use super::barred::Barred;
 use super::standing::sentence;
 use super::{Actor, App};
 use crate::error::Error;
@@ -88,7 +90,7 @@ fn events(events: Vec<Event>) -> Vec<v1::Event> {
 struct Reasons {
     /// Who stopped the fleet, and why.
     andon: Option<String>,
-    run_of: BTreeMap<keyfleet_core::binding::BindingId, RolloutId>,
+    run_of: BTreeMap<BindingId, RolloutId>,
     sentences: BTreeMap<(RolloutId, DeploymentId), String>,
     busy: BTreeMap<keyfleet_core::id::ConnectorName, RolloutId>,
     keys_of: BTreeMap<keyfleet_core::id::ConnectorName, KeyName>,
@@ -98,8 +100,14 @@ struct Reasons {
     online: BTreeSet<DeploymentId>,
     /// Why deployments get nothing whose agents are not trusted.
     cut_off: BTreeMap<DeploymentId, String>,
-    /// Bindings whose key may not be sent to them.
-    barred: BTreeMap<keyfleet_core::binding::BindingId, String>,
+    /// Bindings that no rollout can do anything about.
+    barred: Barred,
+    /// Removals that wait for what takes the connector's place.
+    exchanged: BTreeMap<BindingId, String>,
+    /// Deployments that have as many bindings as they may have, and are asked for more.
+    full: BTreeMap<DeploymentId, String>,
+    /// The deployments that may be named.
+    names: BTreeMap<DeploymentId, DeploymentName>,
 }
 
 impl Reasons {
@@ -126,6 +134,9 @@ impl Reasons {
                 .filter_map(|d| sentence(d).map(|why| (d.id, why)))
                 .collect(),
             barred: sight.barred()?,
+            exchanged: sight.exchanged()?,
+            full: sight.full()?,
+            names: sight.names(),
         };
         for (id, changes) in sight.active_changes()? {
             for change in changes {
@@ -160,7 +171,7 @@ impl Reasons {
             let labels = self.labels.get(&id.deployment);
             labels.is_some_and(|labels| placement.selector.matches(labels))
                 && placement.connectors.contains(&id.connector)
-                && placement.spaces.contains(&id.space)
+                && placement.places_in(&id.space)
         };
         binding.goal.is_none()
             && binding.is_told_goal()
@@ -174,7 +185,7 @@ impl Reasons {
 
     /// One sentence; empty where the binding has what it shall have and has proven it.
     fn of(&self, binding: &Binding) -> String {
-        if let Some(why) = self.barred.get(&binding.id) {
+        if let Some(why) = self.barred.why(&binding.id, &self.names) {
             let runs = match binding.running {
                 Some(_) => "; what runs there stays as it is",
                 None => "",
@@ -210,6 +221,9 @@ impl Reasons {
                 "rollout {id} was aborted or rolled back before this binding had what it shall have: `keyfleet rollout retry {id}` or a new change goes on{offline}"
             );
         }
+        if let Some(why) = self.exchanged.get(&binding.id) {
+            return format!("{why}{offline}");
+        }
         if !binding.is_told_goal() {
             return match self.busy.get(&binding.id.connector) {
                 Some(id) => format!(
@@ -226,6 +240,14 @@ impl Reasons {
                 binding.progress.state
             ),
         }
+    }
+
+    /// Why a deployment gets nothing at all; empty where nothing of that kind stands in the way.
+    fn of_deployment(&self, id: DeploymentId) -> String {
+        let conflict = || self.barred.rivals().sentence(id, &self.names);
+        let cut_off = self.cut_off.get(&id).cloned();
+        let full = || self.full.get(&id).cloned();
+        cut_off.or_else(conflict).or_else(full).unwrap_or_default()
     }
 
     /// What keeps a write that needs a key from being possible, if that is so.

@@ -2,6 +2,7 @@
 
 mod calls;
 mod gate;
+mod preflight;
 mod streams;
 mod tokens;
 
@@ -68,7 +69,15 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<v1::GetStatusRequest>,
     ) -> Answer<v1::GetStatusResponse> {
-        self.look(request, |_, sight| view::status(sight)).await
+        let held_up = self.app.sessions.pace.clone();
+        self.look(request, move |_, sight| {
+            let mut status = view::status(sight)?;
+            status
+                .problems
+                .extend(preflight::probes_held_up(&held_up, sight));
+            Ok(status)
+        })
+        .await
     }
 
     async fn list_deployments(
@@ -89,6 +98,15 @@ impl OperatorService for OperatorApi {
     ) -> Answer<v1::GetDeploymentResponse> {
         self.look(request, |call, sight| view::deployment(sight, &call.name))
             .await
+    }
+
+    async fn preflight_deployment(
+        &self,
+        request: Request<v1::PreflightDeploymentRequest>,
+    ) -> Answer<v1::PreflightDeploymentResponse> {
+        let (actor, call) = self.admit(request).await?;
+        let answer = preflight::run(&self.app, &actor, &call).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_connectors(

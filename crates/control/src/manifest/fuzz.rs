@@ -8,7 +8,7 @@ use super::{Manifest, read};
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
 
 /// What the reader looks for: kinds, fields, and YAML's own signs.
-const WORDS: [&str; 40] = [
+const WORDS: [&str; 46] = [
     "apiVersion: keyfleet/v1\n",
     "kind: Key\n",
     "kind: Connector\n",
@@ -49,6 +49,12 @@ const WORDS: [&str; 40] = [
     "4294967296%",
     "config: ",
     "apiUrl: ",
+    "fields: ",
+    "probe: ",
+    "interval: ",
+    "exceptSpaces: ",
+    "adopt: ",
+    "replaces: ",
 ];
 
 /// The longest text of an error. It may repeat what was written, and nobody reads more.

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
+use keyfleet_core::connector::ConnectorSpec;
 use keyfleet_core::fleet::Selector;
+use keyfleet_core::key::KeyField;
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::Strategy;
 use keyfleet_kibana::is_plain_text;
@@ -23,7 +25,7 @@ const REQUIREMENTS_MAX: usize = 20;
 const VALUES_MAX: usize = 100;
 /// Longest name that people see, and longest name of a wave or a field in Vault, in characters.
 const TEXT_CHARS_MAX: usize = 120;
-/// Longest `config` in bytes of canonical JSON.
+/// Longest `config`, and longest body of a live call, in bytes of canonical JSON.
 const CONFIG_BYTES_MAX: usize = 32 << 10;
 
 /// A field, and what is wrong with it.
@@ -78,15 +80,36 @@ fn stands_once(known: &[Manifest], manifest: &Manifest) -> Result<(), InvalidMan
 fn check(manifest: &Manifest) -> Result<(), InvalidManifest> {
     let checked = match &manifest.object {
         Object::Key(key) => few("spec.allowedHosts", key.allowed_hosts.len(), HOSTS_MAX)
-            .and_then(|()| short("spec.vault.field", &key.location.field))
+            .and_then(|()| check_field(&key.location.field))
             .and_then(|()| selector("spec.scope", &key.scope)),
-        Object::Connector(_, spec) => {
-            short("spec.displayName", &spec.display_name).and_then(|()| config(&spec.config))
-        }
+        Object::Connector(_, spec) => check_connector(spec),
         Object::Placement(placement) => check_placement(placement),
         Object::Strategy(strategy) => check_strategy(strategy),
     };
     checked.map_err(|(field, problem)| manifest.invalid(&field, problem))
+}
+
+fn check_field(field: &KeyField) -> Result<(), Problem> {
+    match field {
+        KeyField::One(field) => short("spec.vault.field", field),
+        KeyField::Parts(parts) => {
+            let mut parts = parts.iter();
+            parts.try_for_each(|(part, field)| short(&format!("spec.vault.fields.{part}"), field))
+        }
+    }
+}
+
+fn check_connector(spec: &ConnectorSpec) -> Result<(), Problem> {
+    short("spec.displayName", &spec.display_name)?;
+    small("spec.config", &spec.config)?;
+    small(
+        "spec.probe.body",
+        spec.probe.body.as_deref().unwrap_or_default(),
+    )?;
+    short(
+        "spec.probe.model",
+        spec.probe.model.as_deref().unwrap_or_default(),
+    )
 }
 
 fn check_placement(placement: &Placement) -> Result<(), Problem> {
@@ -96,8 +119,14 @@ fn check_placement(placement: &Placement) -> Result<(), Problem> {
         CONNECTORS_MAX,
     )?;
     few("spec.spaces", placement.spaces.len(), SPACES_MAX)?;
+    few(
+        "spec.exceptSpaces",
+        placement.except_spaces.len(),
+        SPACES_MAX,
+    )?;
     once("spec.connectors", &placement.connectors)?;
     once("spec.spaces", &placement.spaces)?;
+    once("spec.exceptSpaces", &placement.except_spaces)?;
     selector("spec.selector", &placement.selector)
 }
 
@@ -143,12 +172,12 @@ fn short(field: &str, text: &str) -> Result<(), Problem> {
     Err((field.to_owned(), problem))
 }
 
-fn config(json: &str) -> Result<(), Problem> {
+fn small(field: &str, json: &str) -> Result<(), Problem> {
     if json.len() <= CONFIG_BYTES_MAX {
         return Ok(());
     }
     let problem = format!("is larger than {CONFIG_BYTES_MAX} bytes");
-    Err(("spec.config".to_owned(), problem))
+    Err((field.to_owned(), problem))
 }
 
 fn selector(field: &str, selector: &Selector) -> Result<(), Problem> {
@@ -215,6 +244,14 @@ mod tests {
             ("Key", hosts(&many("a", 21)), "has 21 entries"),
             (
                 "Key",
+                key("").replace(
+                    "keyfleet/a",
+                    &format!("keyfleet/a, fields: {{secret: {}}}", "a".repeat(121)),
+                ),
+                "spec.vault.fields.secret: is longer",
+            ),
+            (
+                "Key",
                 key("scope: {matchLabels: {\"a b\": c}}"),
                 "cannot be a label",
             ),
@@ -237,6 +274,16 @@ mod tests {
                 "Placement",
                 placed(&format!("spaces: [{}]", many("s", 101))),
                 "spec.spaces: has 101",
+            ),
+            (
+                "Placement",
+                placed(&format!("exceptSpaces: [{}]", many("s", 101))),
+                "spec.exceptSpaces: has 101",
+            ),
+            (
+                "Placement",
+                placed("exceptSpaces: [\"x*\", \"x*\"]"),
+                "spec.exceptSpaces[1]: x* stands in the list twice",
             ),
             (
                 "Placement",
@@ -304,6 +351,11 @@ mod tests {
             &format!("apiProvider: OpenAI, headers: {{{headers}}},"),
         );
         check("Connector", &large, "spec.config: is larger than");
+        let wordy = name("x").replace(
+            "key: k,",
+            &format!("key: k, probe: {{body: {{a: {}}}}},", "v".repeat(40_000)),
+        );
+        check("Connector", &wordy, "spec.probe.body: is larger than");
     }
 
     #[test]

@@ -62,18 +62,23 @@ impl Manifest {
         }
     }
 
-    /// The line that a field such as `spec.config.apiUrl` is on, as far as its keys stand there as text.
     fn line_of(&self, field: &str) -> Option<u64> {
         let (before, text) = &self.written;
-        let lines: Vec<&str> = text.lines().collect();
-        let mut found = 0;
-        for part in field.split('.') {
-            let key = part.split('[').next().unwrap_or(part);
-            let rest = lines.get(found..)?;
-            found += rest.iter().position(|line| holds_key(line, key))?;
-        }
-        Some(before + u64::try_from(found).ok()? + 1)
+        line_of(text, field).map(|line| before + line)
     }
+}
+
+/// The line of a document, from 1, that a field such as `spec.config.apiUrl` is on, as far as its keys stand there as
+/// text.
+fn line_of(text: &str, field: &str) -> Option<u64> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = 0;
+    for part in field.split('.') {
+        let key = part.split('[').next().unwrap_or(part);
+        let rest = lines.get(found..)?;
+        found += rest.iter().position(|line| holds_key(line, key))?;
+    }
+    Some(u64::try_from(found).ok()? + 1)
 }
 
 /// True where a line has this key, at its beginning or within braces.

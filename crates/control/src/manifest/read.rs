@@ -1,19 +1,19 @@
 //! From text to objects.
 
+mod connector;
+mod key;
+mod placement;
+
 use std::fmt::Display;
 use std::str::FromStr;
 
-use keyfleet_core::connector::ConnectorSpec;
-use keyfleet_core::id::{ConnectorName, KeyName, PlacementName, StrategyName};
-use keyfleet_core::key::{Key, KeyLocation};
-use keyfleet_core::placement::Placement;
+use keyfleet_core::id::StrategyName;
 use keyfleet_core::rollout::{Budget, Deadlines, Sample, Strategy, Wave, default_strategy};
-use keyfleet_core::travel::host;
-use keyfleet_kibana::{check_display_name, driver};
 use serde::de::DeserializeOwned;
+use serde_saphyr::Spanned;
 
-use super::yaml::{ConnectorForm, Document, Head, KeySpec, PlacementForm, Provider, StrategyForm};
-use super::{InvalidManifest, Manifest, Object, Place};
+use super::yaml::{Document, Head, StrategyForm};
+use super::{InvalidManifest, Manifest, Object, Place, line_of};
 
 /// The one version of the manifests' form.
 const API_VERSION: &str = "keyfleet/v1";
@@ -199,150 +199,20 @@ impl Reader<'_> {
         Ok((document.metadata.name.0, document.spec))
     }
 
-    fn key(&self) -> Result<Object, InvalidManifest> {
-        let (name, spec): (KeyName, KeySpec) = self.document()?;
-        let wrong = |field: &str, problem: &str| Err(invalid(self.begin(), field, problem));
-        let tidy = |text: &str| text.trim().trim_matches('/').to_owned();
-        let (mount, path) = (tidy(&spec.vault.mount), tidy(&spec.vault.path));
-        if mount.is_empty() {
-            return wrong(
-                "spec.vault.mount",
-                "must name the mount of a KV engine, such as secret",
-            );
-        }
-        if path.is_empty() {
-            return wrong(
-                "spec.vault.path",
-                "must be a path below the mount, such as keyfleet/openai",
-            );
-        }
-        if spec.vault.field.trim().is_empty() {
-            return wrong("spec.vault.field", "must name the field that holds the key");
-        }
-        let listed = match (spec.allowed_hosts, spec.provider.0) {
-            (Some(listed), _) => listed,
-            (None, Provider::OpenAi) => vec!["api.openai.com".to_owned()],
-            (None, Provider::AzureOpenAi | Provider::Other) => {
-                let problem = "is missing: only the provider openai has a host that everybody uses; list yours";
-                return wrong("spec.allowedHosts", problem);
-            }
-        };
-        if listed.is_empty() {
-            return wrong("spec.allowedHosts", "must list at least one host");
-        }
-        let mut hosts = Vec::new();
-        for (index, text) in listed.iter().enumerate() {
-            let field = format!("spec.allowedHosts[{index}]");
-            hosts.push(host(text).map_err(|err| invalid(self.begin(), &field, err))?);
-        }
-        Ok(Object::Key(Key {
-            name,
-            location: KeyLocation {
-                mount,
-                path,
-                field: spec.vault.field,
-            },
-            allowed_hosts: hosts,
-            scope: spec.scope.into(),
-        }))
+    /// What is wrong with a field that stands there as text.
+    fn wrong(&self, field: &str, problem: impl Display) -> InvalidManifest {
+        let place = line_of(&self.document, field).map_or_else(|| self.begin(), |n| self.place(n));
+        invalid(place, field, problem)
     }
 
-    fn connector(&self) -> Result<Object, InvalidManifest> {
-        let (name, form): (ConnectorName, ConnectorForm) = self.document()?;
-        let line_of = |location: serde_saphyr::Location| self.place(location.line());
-        let Some(driver) = driver(&form.connector_type.value) else {
-            let problem = format!(
-                "unknown connector type {:?}: this version knows {}",
-                form.connector_type.value,
-                keyfleet_kibana::driver_types()
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            );
-            return Err(invalid(
-                line_of(form.connector_type.referenced),
-                "spec.type",
-                problem,
-            ));
-        };
-        let display_name = form.display_name.value.trim().to_owned();
-        check_display_name(&display_name).map_err(|err| {
-            invalid(
-                line_of(form.display_name.referenced),
-                "spec.displayName",
-                err.problem,
-            )
-        })?;
-        let config: serde_json::Map<String, serde_json::Value> = form
-            .config
-            .iter()
-            .map(|(key, value)| (key.clone(), value.value.clone()))
-            .collect();
-        let text = serde_json::Value::Object(config).to_string();
-        let config = driver.canonical(&text).map_err(|problems| {
-            let Some(first) = problems.first() else {
-                return invalid(self.begin(), "spec.config", "is not valid");
-            };
-            let key = first.field.strip_prefix("config.").unwrap_or(&first.field);
-            let key = key.split(['.', '[']).next().unwrap_or(key);
-            let place = form
-                .config
-                .get(key)
-                .map_or_else(|| self.begin(), |value| line_of(value.referenced));
-            invalid(place, &format!("spec.{}", first.field), &first.problem)
-        })?;
-        let mut if_supported: Vec<String> = form
-            .if_supported
-            .iter()
-            .map(|name| name.value.clone())
-            .collect();
-        if let Err(err) = driver.check_if_supported(&config, &if_supported) {
-            let index = err.field.trim_start_matches("ifSupported[");
-            let index: Option<usize> = index.trim_end_matches(']').parse().ok();
-            let name = index.and_then(|index| form.if_supported.get(index));
-            let place = name.map_or_else(|| self.begin(), |name| line_of(name.referenced));
-            return Err(invalid(place, &format!("spec.{}", err.field), err.problem));
-        }
-        if_supported.sort_unstable();
-        if_supported.dedup();
-        let spec = ConnectorSpec {
-            connector_type: form.connector_type.value,
-            display_name,
-            config,
-            key: form.key.0,
-            if_supported,
-        };
-        Ok(Object::Connector(name, spec))
-    }
-
-    fn placement(&self) -> Result<Object, InvalidManifest> {
-        let (name, form): (PlacementName, PlacementForm) = self.document()?;
-        if form.connectors.is_empty() {
-            return Err(invalid(
-                self.begin(),
-                "spec.connectors",
-                "must name at least one connector",
-            ));
-        }
-        if form.spaces.is_empty() {
-            return Err(invalid(
-                self.begin(),
-                "spec.spaces",
-                "must name at least one space",
-            ));
-        }
-        let strategy = match form.strategy_ref {
-            Some(strategy) => strategy.0,
-            None => default_strategy_name(&self.begin())?,
-        };
-        Ok(Object::Placement(Placement {
-            name,
-            selector: form.selector.into(),
-            connectors: form.connectors.into_iter().map(|word| word.0).collect(),
-            spaces: form.spaces.into_iter().map(|word| word.0).collect(),
-            drift_policy: form.drift.0.0,
-            strategy,
-            task: form.task.map(|word| word.0.0),
-        }))
+    /// What is wrong with a field whose place is known.
+    fn wrong_at<T>(
+        &self,
+        value: &Spanned<T>,
+        field: &str,
+        problem: impl Display,
+    ) -> InvalidManifest {
+        invalid(self.place(value.referenced.line()), field, problem)
     }
 
     fn strategy(&self) -> Result<Object, InvalidManifest> {
@@ -379,13 +249,6 @@ impl Reader<'_> {
     }
 }
 
-/// The name of the strategy that placements have when they name none.
-fn default_strategy_name(place: &Place) -> Result<StrategyName, InvalidManifest> {
-    "default"
-        .parse()
-        .map_err(|err| invalid(place.clone(), "spec.strategyRef", err))
-}
-
 fn wave(form: super::yaml::WaveForm) -> Wave {
     Wave {
         name: form.name,
@@ -409,7 +272,6 @@ fn budget(form: &super::yaml::BudgetForm) -> Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyfleet_core::models::Task;
 
     const CONNECTOR: &str = "apiVersion: keyfleet/v1
 kind: Connector
@@ -457,68 +319,6 @@ spec:
             let found = error(&text);
             assert!(found.starts_with(expected), "{from} -> {to}: {found}");
         }
-    }
-
-    #[test]
-    fn a_placement_may_say_what_its_models_are_for() {
-        let text = |task: &str| {
-            format!(
-                "apiVersion: keyfleet/v1\nkind: Placement\nmetadata: {{name: a}}\nspec:\n  connectors: [a]\n{task}"
-            )
-        };
-        for (line, expected) in [
-            ("", None),
-            ("  task: attack-discovery\n", Some(Task::AttackDiscovery)),
-        ] {
-            let manifests = read("f.yaml", &text(line)).unwrap();
-            let Object::Placement(placement) = &manifests[0].object else {
-                unreachable!()
-            };
-            assert_eq!(placement.task, expected);
-        }
-        let found = error(&text("  task: poetry\n"));
-        assert!(
-            found.starts_with("f.yaml:6: spec.task") && found.contains("agent-builder"),
-            "{found}"
-        );
-    }
-
-    #[test]
-    fn what_may_be_left_out_is_a_field_that_is_there_and_not_everywhere() {
-        let with = |list: &str| format!("{CONNECTOR}    temperature: 0.2\n  ifSupported: {list}\n");
-        let manifests = read("f.yaml", &with("[temperature, defaultModel, temperature]")).unwrap();
-        let Object::Connector(_, spec) = &manifests[0].object else {
-            unreachable!()
-        };
-        assert_eq!(spec.if_supported, ["defaultModel", "temperature"]);
-        for (list, says) in [
-            ("[headers]", "f.yaml:13: spec.ifSupported[0]"),
-            (
-                "\n    - temperature\n    - apiUrl",
-                "f.yaml:15: spec.ifSupported[1]",
-            ),
-            ("[1]", "f.yaml:13: spec.ifSupported[0]"),
-        ] {
-            let found = error(&with(list));
-            assert!(found.starts_with(says), "{list}: {found}");
-        }
-    }
-
-    #[test]
-    fn only_openai_has_hosts_by_itself() {
-        let key = |provider: &str, hosts: &str| {
-            format!(
-                "apiVersion: keyfleet/v1\nkind: Key\nmetadata: {{name: k}}\nspec:\n  provider: {provider}\n  vault: {{mount: secret, path: keyfleet/k}}\n{hosts}"
-            )
-        };
-        assert!(read("f.yaml", &key("openai", "")).is_ok());
-        for provider in ["azure-openai", "other"] {
-            let found = error(&key(provider, ""));
-            assert!(found.contains("spec.allowedHosts: is missing"), "{found}");
-            assert!(read("f.yaml", &key(provider, "  allowedHosts: [a.example]\n")).is_ok());
-        }
-        let found = error(&key("azure", ""));
-        assert!(found.contains("azure-openai"), "{found}");
     }
 
     #[test]

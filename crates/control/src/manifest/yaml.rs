@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels, Operator, Requirement, Selector, is_label};
-use keyfleet_core::id::{ConnectorName, KeyName, SpaceId, StrategyName};
+use keyfleet_core::id::{ConnectorName, KeyName, StrategyName};
 use keyfleet_core::models::Task;
 use keyfleet_core::placement::DriftPolicy;
 use keyfleet_core::rollout::{Action, Amount};
+use keyfleet_core::space::SpacePattern;
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
 
@@ -60,12 +61,10 @@ pub(super) struct KeySpec {
 pub(super) struct VaultPlace {
     pub(super) mount: String,
     pub(super) path: String,
-    #[serde(default = "default_field")]
-    pub(super) field: String,
-}
-
-fn default_field() -> String {
-    "api_key".to_owned()
+    /// The field that holds the key.
+    pub(super) field: Option<String>,
+    /// Instead, for keys of several parts: which field holds each.
+    pub(super) fields: Option<Spanned<BTreeMap<String, Spanned<String>>>>,
 }
 
 /// The providers whose keys we know how to handle.
@@ -74,6 +73,10 @@ pub(super) enum Provider {
     OpenAi,
     /// The key of one Azure resource.
     AzureOpenAi,
+    /// The access key and the secret of an AWS account.
+    Bedrock,
+    /// The service account of a Google Cloud project.
+    Gemini,
     /// The key of any other server that connectors call.
     Other,
 }
@@ -85,9 +88,11 @@ impl FromStr for Provider {
         match text {
             "openai" => Ok(Self::OpenAi),
             "azure-openai" => Ok(Self::AzureOpenAi),
+            "bedrock" => Ok(Self::Bedrock),
+            "gemini" => Ok(Self::Gemini),
             "other" => Ok(Self::Other),
             other => Err(format!(
-                "unknown provider {other:?}: this version knows `openai`, `azure-openai` and `other`"
+                "unknown provider {other:?}: this version knows `openai`, `azure-openai`, `bedrock`, `gemini` and `other`"
             )),
         }
     }
@@ -104,6 +109,20 @@ pub(super) struct ConnectorForm {
     /// Fields of the config that are left out where a Kibana is too old for them.
     #[serde(default)]
     pub(super) if_supported: Vec<Spanned<String>>,
+    /// How it is proven.
+    #[serde(default)]
+    pub(super) probe: ProbeForm,
+    /// The connector whose place it takes.
+    pub(super) replaces: Option<Spanned<Word<ConnectorName>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ProbeForm {
+    pub(super) body: Option<Spanned<BTreeMap<String, serde_json::Value>>>,
+    pub(super) max_tokens: Option<Spanned<u32>>,
+    pub(super) model: Option<Spanned<String>>,
+    pub(super) interval: Option<Spanned<Word<Span>>>,
 }
 
 #[derive(Deserialize)]
@@ -113,14 +132,27 @@ pub(super) struct PlacementForm {
     pub(super) selector: SelectorForm,
     pub(super) connectors: Vec<Word<ConnectorName>>,
     #[serde(default = "default_spaces")]
-    pub(super) spaces: Vec<Word<SpaceId>>,
+    pub(super) spaces: Vec<Word<SpacePattern>>,
+    #[serde(default)]
+    pub(super) except_spaces: Vec<Word<SpacePattern>>,
+    #[serde(default)]
+    pub(super) adopt: Vec<Spanned<AdoptForm>>,
     #[serde(default = "default_drift")]
     pub(super) drift: Word<DriftPolicyWord>,
     pub(super) strategy_ref: Option<Word<StrategyName>>,
     pub(super) task: Option<Word<TaskWord>>,
 }
 
-fn default_spaces() -> Vec<Word<SpaceId>> {
+/// A connector that is there already; it has either a name or an id.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdoptForm {
+    pub(super) connector: Word<ConnectorName>,
+    pub(super) name: Option<String>,
+    pub(super) id: Option<String>,
+}
+
+fn default_spaces() -> Vec<Word<SpacePattern>> {
     "default".parse().map(Word).into_iter().collect()
 }
 

@@ -10,6 +10,7 @@ use keyfleet_store::{Deployment, Tx};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::app::rivals::Rivals;
 use crate::app::standing::sentence;
 use crate::app::step::{Outcome, Surroundings, begin_anew, step_all};
 use crate::clock;
@@ -57,21 +58,26 @@ async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
         .read(|tx| {
             let waits = |b: &keyfleet_store::Binding| !b.is_told_goal() && b.held_by.is_none();
             let needs = !tx.active_rollouts()?.is_empty() || tx.bindings()?.iter().any(waits);
-            Ok::<_, Error>((needs, cut_off(tx)?))
+            let cut_off = if needs { cut_off(tx)? } else { BTreeMap::new() };
+            Ok::<_, Error>((needs, cut_off))
         })
         .await?;
-    // An agent that is not trusted is sent nothing, as if it were not there.
-    let mut online = app.sessions.online();
-    online.retain(|id| !cut_off.contains_key(id));
-    let around = Surroundings {
-        now: clock::now(),
-        epoch: app.store.epoch(),
-        online,
-    };
     if !needs_work {
         app.set_waiting(BTreeMap::new());
         return Ok(None);
     }
+    // An agent that is not trusted, or not alone, is sent nothing, as if it were not there.
+    let mut online = app.sessions.online();
+    online.retain(|id| !cut_off.contains_key(id));
+    let now = clock::now();
+    let turns = app.sessions.pace.turns().into_iter();
+    let turns = turns.filter_map(|(id, ago)| Some((id, now.checked_sub(ago).ok()?)));
+    let around = Surroundings {
+        now,
+        turns: turns.collect(),
+        epoch: app.store.epoch(),
+        online,
+    };
     let outcomes = app.store.write(move |tx| step_all(tx, &around)).await?;
     let wake_at = outcomes
         .values()
@@ -81,11 +87,17 @@ async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
     Ok(wake_at)
 }
 
-/// The deployments whose agents are not trusted, each with the sentence that says why.
-fn cut_off(tx: &Tx<'_>) -> Result<BTreeMap<DeploymentId, String>, Error> {
+/// The deployments that are told nothing new, each with the sentence that says why: their agents are not trusted, or
+/// there is another one on the same Kibana. Who that is, views say to those who may see it.
+pub(crate) fn cut_off(tx: &Tx<'_>) -> Result<BTreeMap<DeploymentId, String>, Error> {
+    let rivals = Rivals::load(tx)?;
+    let nobody = BTreeMap::<DeploymentId, String>::new();
+    let conflict = |id| rivals.sentence(id, &nobody).map(|why| (id, why));
+    let mut all: BTreeMap<DeploymentId, String> = rivals.ids().filter_map(conflict).collect();
     let rows = tx.deployments_cut_off()?.into_iter();
     let sentence = |row: Deployment| sentence(&row).map(|why| (row.id, why));
-    Ok(rows.filter_map(sentence).collect())
+    all.extend(rows.filter_map(sentence));
+    Ok(all)
 }
 
 fn publish(

@@ -1,6 +1,7 @@
 //! `keyfleet deployment`: whether agents are trusted with keys, and what deployments are labelled.
 
 mod label;
+mod preflight;
 mod replace;
 
 use clap::{Args, Subcommand};
@@ -33,6 +34,29 @@ Example:
 Example:
   keyfleet deployment show kibana-a")]
     Show {
+        /// Name of the deployment
+        name: String,
+    },
+    /// Show what an agent found of its Kibana before it writes there, with the role that it needs
+    #[command(after_long_help = "\
+Examples:
+  keyfleet deployment preflight kibana-a
+  keyfleet deployment preflight kibana-a --fresh
+
+Ends with exit code 1 where a check failed, or nothing was checked yet.")]
+    Preflight {
+        /// Name of the deployment
+        name: String,
+        /// Have the agent look now, and wait for it up to 30 seconds
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// List the connectors in a Kibana that are not Keyfleet's, and how to adopt one
+    #[command(after_long_help = "\
+Examples:
+  keyfleet deployment connectors kibana-a
+  keyfleet deployment connectors kibana-a -o json")]
+    Connectors {
         /// Name of the deployment
         name: String,
     },
@@ -120,6 +144,10 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
             describe::deployment(&client, session.printer, name).await?;
             Ok(Exit::Ok)
         }
+        Command::Preflight { name, fresh } => {
+            preflight::run(client, session.printer, name, fresh).await
+        }
+        Command::Connectors { name } => preflight::connectors(&client, session.printer, name).await,
         Command::Suspend(args) => change(session, &client, args, Suspend).await,
         Command::Resume(args) => change(session, &client, args, Resume).await,
         Command::AllowRenewal(args) => change(session, &client, args, AllowRenewal).await,

@@ -1,5 +1,6 @@
 //! A control service that holds state in memory and listens on loopback.
 
+mod deployments;
 mod objects;
 mod plan;
 mod service;
@@ -67,6 +68,14 @@ pub(crate) struct State {
     pub(crate) problems: Vec<String>,
     /// The named set of every object.
     pub(crate) set: String,
+    /// The objects say everything that they can say.
+    pub(crate) has_news: bool,
+    /// No agent looks when it is asked to.
+    pub(crate) hangs: bool,
+    /// What a plan finds beside the usual, in order of the deployments.
+    pub(crate) adoptions: Vec<v1::Adoption>,
+    /// What still refers to each connector that goes.
+    pub(crate) references: u32,
     /// The connector is deleted but not gone everywhere.
     pub(crate) deleting: bool,
 }

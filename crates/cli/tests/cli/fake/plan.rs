@@ -41,6 +41,7 @@ impl State {
                 binding.to = None;
                 binding.cannot_roll_back.clear();
                 binding.why = "the connector is deleted".into();
+                binding.references = self.references;
             }
         }
         Ok(result)
@@ -98,6 +99,8 @@ impl State {
                         ""
                     }
                     .into(),
+                    adoption: self.adoptions.get(index).cloned(),
+                    references: 0,
                 }],
             })
             .collect();

@@ -7,7 +7,7 @@ use keyfleet_proto::v1::operator_service_server::OperatorService;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::objects::{connector, count, key};
+use super::objects::{connector, count};
 use super::plan::parse;
 use super::{ADMIN, ROLLOUT_IDS, State, Step, VIEWER, before};
 
@@ -144,30 +144,15 @@ impl OperatorService for Service {
         request: Request<v1::GetDeploymentRequest>,
     ) -> Result<Response<v1::GetDeploymentResponse>, Status> {
         let state = self.state(&request, false)?;
-        let name = &request.get_ref().name;
-        let found = state
-            .deployments
-            .iter()
-            .find(|deployment| deployment.name == *name)
-            .cloned();
-        let deployment =
-            found.ok_or_else(|| Status::not_found(format!("there is no deployment {name:?}")))?;
-        let bindings = state
-            .bindings
-            .iter()
-            .filter(|binding| binding.deployment == *name)
-            .cloned()
-            .collect();
-        let event = v1::Event {
-            at: before(65),
-            actor: "keyfleet".into(),
-            text: "enrolled with token 01ab".into(),
-        };
-        ok(v1::GetDeploymentResponse {
-            deployment: Some(deployment),
-            bindings,
-            events: vec![event],
-        })
+        ok(state.described(&request.get_ref().name)?)
+    }
+
+    async fn preflight_deployment(
+        &self,
+        request: Request<v1::PreflightDeploymentRequest>,
+    ) -> Result<Response<v1::PreflightDeploymentResponse>, Status> {
+        let state = self.state(&request, false)?;
+        ok(state.preflight(request.get_ref())?)
     }
 
     async fn list_connectors(
@@ -197,19 +182,8 @@ impl OperatorService for Service {
         request: Request<v1::ListPlacementsRequest>,
     ) -> Result<Response<v1::ListPlacementsResponse>, Status> {
         let state = self.state(&request, false)?;
-        let placement = v1::Placement {
-            name: "everywhere".into(),
-            selector: "env in (prod,test)".into(),
-            connectors: vec!["assistant".into()],
-            spaces: vec!["default".into(), "soc".into()],
-            strategy: "careful".into(),
-            drift_policy: v1::DriftPolicy::Correct.into(),
-            deployments: 2,
-            set: state.set.clone(),
-            task: String::new(),
-        };
         ok(v1::ListPlacementsResponse {
-            placements: vec![placement],
+            placements: state.placements(),
         })
     }
 
@@ -235,32 +209,16 @@ impl OperatorService for Service {
         &self,
         request: Request<v1::ListKeysRequest>,
     ) -> Result<Response<v1::ListKeysResponse>, Status> {
-        drop(self.state(&request, false)?);
-        ok(v1::ListKeysResponse { keys: vec![key()] })
+        let state = self.state(&request, false)?;
+        ok(v1::ListKeysResponse { keys: state.keys() })
     }
 
     async fn get_key(
         &self,
         request: Request<v1::GetKeyRequest>,
     ) -> Result<Response<v1::GetKeyResponse>, Status> {
-        drop(self.state(&request, false)?);
-        let version = |version, state: v1::KeyState, holdings_open| v1::KeyVersion {
-            version,
-            state: state.into(),
-            fingerprint: "4f1c9a77e0d2b85a".repeat(4),
-            shown: format!("sk-proj-…a{version}Zq"),
-            first_seen: before(86_400 * 3),
-            holdings_open,
-            bindings_proven: 2,
-        };
-        let versions = vec![
-            version(7, v1::KeyState::Current, 2),
-            version(6, v1::KeyState::Previous, 0),
-        ];
-        ok(v1::GetKeyResponse {
-            key: Some(key()),
-            versions,
-        })
+        let state = self.state(&request, false)?;
+        ok(state.key(&request.get_ref().name)?)
     }
 
     async fn list_bindings(
@@ -457,29 +415,7 @@ impl OperatorService for Service {
         request: Request<v1::ChangeDeploymentRequest>,
     ) -> Result<Response<v1::ChangeDeploymentResponse>, Status> {
         let mut state = self.state(&request, true)?;
-        let request = request.into_inner();
-        let (standing, verb) = match request.verb() {
-            v1::DeploymentVerb::Suspend => (v1::Standing::Suspended, "suspend"),
-            v1::DeploymentVerb::Revoke => (v1::Standing::Revoked, "revoke"),
-            v1::DeploymentVerb::Unspecified
-            | v1::DeploymentVerb::Resume
-            | v1::DeploymentVerb::AllowRenewal => (v1::Standing::Active, "resume"),
-        };
-        let known = state.deployments.iter().find(|d| d.name == request.name);
-        let deployment = match (request.verb(), known) {
-            (v1::DeploymentVerb::AllowRenewal, Some(known)) => known.clone(),
-            _ => state.stand(&request.name, standing, &request.reason)?,
-        };
-        let action = format!("deployment.{verb}");
-        state.act(
-            &action,
-            &format!("deployment {}", request.name),
-            &request.reason,
-        );
-        ok(v1::ChangeDeploymentResponse {
-            deployment: Some(deployment),
-            held: state.held.clone(),
-        })
+        ok(state.change_deployment(&request.into_inner())?)
     }
 
     async fn replace_deployment(
@@ -487,24 +423,7 @@ impl OperatorService for Service {
         request: Request<v1::ReplaceDeploymentRequest>,
     ) -> Result<Response<v1::ReplaceDeploymentResponse>, Status> {
         let mut state = self.state(&request, true)?;
-        let request = request.into_inner();
-        state.stand(&request.name, v1::Standing::Revoked, &request.reason)?;
-        let token = v1::Token {
-            id: "0192f3a4-0000-7000-8000-00000000000c".into(),
-            kind: v1::TokenKind::Join.into(),
-            uses_left: 1,
-            expires_at: before(-i64::from(request.ttl_secs) - 30),
-            created_at: before(0),
-            created_by: "ada".into(),
-            deployment: request.name,
-            ..v1::Token::default()
-        };
-        state.tokens.push(token.clone());
-        ok(v1::ReplaceDeploymentResponse {
-            token: Some(token),
-            value: "kfj_for-the-new-agent".into(),
-            held: state.held.clone(),
-        })
+        ok(state.replace_deployment(request.into_inner())?)
     }
 
     async fn remove_deployment(

@@ -170,6 +170,8 @@ impl State {
         };
         if request.kind == "Placement" {
             result.deployments = self.deployments.iter().map(|d| removal(&d.name)).collect();
+            let bindings = result.deployments.iter_mut().flat_map(|d| &mut d.bindings);
+            bindings.for_each(|binding| binding.references = self.references);
         }
         if !request.plan {
             assert!(request.yes || result.deployments.is_empty());

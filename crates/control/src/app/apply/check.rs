@@ -3,6 +3,8 @@
 //! Whoever changes an object answers for it. What became wrong by itself (labels were changed, a deployment enrolled,
 //! a setting was narrowed) is a warning: it must not keep anybody from applying something else.
 
+mod fit;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::connector::ConnectorSpec;
@@ -11,9 +13,10 @@ use keyfleet_core::id::{ConnectorName, DeploymentId};
 use keyfleet_core::placement::{Overlap, Placement, overlaps};
 use keyfleet_core::travel::may_travel;
 use keyfleet_kibana::{Version, driver};
-use keyfleet_store::{Connector, Deployment, Tx};
+use keyfleet_store::{Binding, Connector, Deployment, Tx};
 
 use crate::app::preview::Change;
+use crate::app::start::site;
 use crate::app::travel::{Travel, destination};
 use crate::error::Error;
 use crate::manifest::{InvalidManifest, Manifest, Object, Place};
@@ -37,7 +40,12 @@ pub(super) fn check(
     view.keys_fit(tx)?;
     view.connectors_fit()?;
     view.references(tx)?;
+    view.replacements(tx)?;
+    view.spaces_fit()?;
+    view.endpoints_fit()?;
+    view.parts_fit()?;
     view.deployments_fit()?;
+    view.endpoints_differ()?;
     view.overlaps(tx)?;
     Ok(view.warnings())
 }
@@ -50,6 +58,7 @@ pub(in crate::app) fn warnings_of(
     let deployments = tx.deployment(deployment)?.into_iter().collect();
     let mut view = View::load(tx, &[], BTreeSet::new(), deployments)?;
     view.deployments_fit()?;
+    view.endpoints_differ()?;
     view.overlaps(tx)?;
     Ok(view.warnings())
 }
@@ -199,7 +208,18 @@ impl<'a> View<'a> {
 
     /// Two placements of one binding: an error for who brings it about, else the present owner keeps it.
     fn overlaps(&mut self, tx: &Tx<'_>) -> Result<(), Error> {
-        let fleet = self.deployments.iter().map(|d| (d.id, &d.labels));
+        let bindings = tx.bindings()?;
+        let mut known: BTreeMap<DeploymentId, Vec<&Binding>> = BTreeMap::new();
+        for binding in &bindings {
+            known
+                .entry(binding.id.deployment)
+                .or_default()
+                .push(binding);
+        }
+        let fleet = self.deployments.iter().map(|row| {
+            let own = known.remove(&row.id);
+            site(row, own.into_iter().flatten())
+        });
         for overlap in overlaps(&self.placements, fleet) {
             let Overlap {
                 binding,
@@ -240,7 +260,8 @@ impl<'a> View<'a> {
                     found.extend(
                         in_scope
                             .into_iter()
-                            .chain(self.knows_fields(deployment, placement, name)?),
+                            .chain(self.knows_fields(deployment, placement, name)?)
+                            .chain(self.takes_parts(deployment, placement, name)?),
                     );
                 }
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use keyfleet_core::Timestamp;
+use keyfleet_core::goal::BINDINGS_MAX;
 use keyfleet_core::id::{DeploymentId, RolloutId};
 use keyfleet_proto::v1;
 use keyfleet_store::{Binding, Event, EventScope, Tx};
@@ -13,10 +14,6 @@ use crate::app::preview::{self, Before, Change};
 use crate::app::start::{GoalChanges, refresh_goals, start_rollouts};
 use crate::app::{Actor, App};
 use crate::error::Error;
-
-/// Most bindings that placements may ask for on one deployment: 200 spaces of ten connectors, and few enough that one
-/// file cannot drown a Kibana and its agent.
-const BINDINGS_MAX: usize = 2_000;
 
 /// Most names that a sentence of the history or of the audit log lists.
 const NAMED_MAX: usize = 50;
@@ -89,17 +86,17 @@ impl Settling<'_> {
         let cause = format!("{} {} {names}", self.actor.principal, self.verb);
         let started = start_rollouts(tx, &goals.spread(), &cause, &self.actor.principal, self.now)?;
         reach::may_touch(tx, self.actor, &goals, &started)?;
-        not_too_many(tx, &goals)?;
+        not_too_many(tx, &goals, &self.changes)?;
         let changes = std::mem::take(&mut self.changes);
         let is_change = changes.iter().any(Change::is_change);
-        let mut result = preview::result(tx, changes, &self.before, &started)?;
+        let mut result = preview::result(tx, changes, &self.before, &started, &self.actor.scope)?;
         result.warnings.append(&mut self.warnings);
         match self.intent {
             Intent::Plan => return Err(Undo::OnlyPlanned(Box::new(result))),
             Intent::Apply { yes: false } if !goals.removed.is_empty() => {
-                return Err(Undo::Because(needs_yes(&goals)));
+                return Err(Undo::Because(needs_yes(tx, &goals)?));
             }
-            Intent::Apply { .. } => {}
+            Intent::Apply { .. } => agree(tx, &goals)?,
         }
         if is_change {
             self.write_down(tx, &names)?;
@@ -137,26 +134,76 @@ impl Settling<'_> {
     }
 }
 
-fn needs_yes(goals: &GoalChanges) -> Error {
+fn needs_yes(tx: &Tx<'_>, goals: &GoalChanges) -> Result<Error, Error> {
     let n = goals.removed.len();
     let bindings = if n == 1 { "binding" } else { "bindings" };
-    Error::Precondition(format!(
-        "this removes {n} {bindings} (see `keyfleet plan`): say --yes to do it"
-    ))
+    let mut references = 0;
+    for id in &goals.removed {
+        references += tx.binding(id)?.map_or(0, |binding| binding.references);
+    }
+    let in_use = match references {
+        0 => String::new(),
+        1 => ", to which 1 rule or other object refers".to_owned(),
+        n => format!(", to which {n} rules or other objects refer"),
+    };
+    Ok(Error::Precondition(format!(
+        "this removes {n} {bindings}{in_use} (see `keyfleet plan`): say --yes to do it"
+    )))
 }
 
-fn not_too_many(tx: &Tx<'_>, goals: &GoalChanges) -> Result<(), Error> {
+/// Who says --yes has seen how many rules and others refer to what goes.
+fn agree(tx: &Tx<'_>, goals: &GoalChanges) -> Result<(), Error> {
+    for id in &goals.removed {
+        if let Some(binding) = tx.binding(id)? {
+            agree_with_references(tx, binding)?;
+        }
+    }
+    Ok(())
+}
+
+/// The connector may go although so many refer to it as were seen last.
+pub(in crate::app) fn agree_with_references(tx: &Tx<'_>, binding: Binding) -> Result<(), Error> {
+    if binding.references_agreed != binding.references {
+        tx.put_binding(&Binding {
+            references_agreed: binding.references,
+            ..binding
+        })?;
+    }
+    Ok(())
+}
+
+/// Refuses what would give a deployment more bindings than it may have. Spaces that appeared by themselves are nobody's
+/// doing: only who changes a placement or labels answers for how many a pattern chooses.
+fn not_too_many(tx: &Tx<'_>, goals: &GoalChanges, changes: &[Change]) -> Result<(), Error> {
     let touched: BTreeSet<DeploymentId> = goals.changed.iter().map(|id| id.deployment).collect();
+    let is_changed = |kind: &str, name: &str| {
+        let mut changed = changes.iter().filter(|change| change.is_change());
+        changed.any(|change| change.kind == kind && change.name == name)
+    };
+    for ((id, placement), beyond) in &goals.beyond {
+        let name = deployment_name(tx, *id)?;
+        let is_own = is_changed("Placement", placement.as_str()) || is_changed("Deployment", &name);
+        if is_own {
+            return Err(too_many(&name, BINDINGS_MAX + beyond));
+        }
+    }
     for id in touched {
         let wanted = |b: &Binding| b.goal.is_some() || b.desired.is_none();
         let n = tx.bindings_of(id)?.iter().filter(|b| wanted(b)).count();
         if n > BINDINGS_MAX {
-            let name = tx.deployment(id)?.map(|deployment| deployment.name);
-            let name = name.map_or_else(|| id.to_string(), |name| name.to_string());
-            return Err(Error::Precondition(format!(
-                "deployment {name} would have {n} bindings, and one may have {BINDINGS_MAX}: name fewer connectors or spaces"
-            )));
+            return Err(too_many(&deployment_name(tx, id)?, n));
         }
     }
     Ok(())
+}
+
+fn deployment_name(tx: &Tx<'_>, id: DeploymentId) -> Result<String, Error> {
+    let name = tx.deployment(id)?.map(|deployment| deployment.name);
+    Ok(name.map_or_else(|| id.to_string(), |name| name.to_string()))
+}
+
+fn too_many(deployment: &str, n: usize) -> Error {
+    Error::Precondition(format!(
+        "deployment {deployment} would have {n} bindings, and one may have {BINDINGS_MAX}: name fewer connectors or spaces"
+    ))
 }

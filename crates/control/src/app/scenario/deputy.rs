@@ -194,7 +194,7 @@ fn key(name: usize, lock: &Lock) -> Key {
         location: KeyLocation {
             mount: "secret".to_owned(),
             path: format!("keyfleet/key-{name}"),
-            field: "api_key".to_owned(),
+            field: "api_key".into(),
         },
         allowed_hosts: lock.hosts.iter().map(|host| (*host).to_owned()).collect(),
         scope: lock.scope.parse().unwrap(),

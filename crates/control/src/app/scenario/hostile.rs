@@ -6,8 +6,9 @@ use prost::Message;
 use tokio::runtime::Runtime;
 use xtask::fuzz::Chance;
 
-use super::world::{World, enrolment};
+use super::world::{World, enrolment, ops};
 use crate::app::status::Reporter;
+use crate::app::view;
 use crate::error::Error;
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
@@ -69,9 +70,15 @@ impl Offered {
     fn still_works_after(&self, said: &Result<(), Error>) {
         assert!(matches!(said, Ok(()) | Err(Error::Invalid(_))), "{said:?}");
         let app = &self.world.app;
-        self.runtime
-            .block_on(app.desired(self.from.deployment))
-            .unwrap();
+        let (desired, shown) = self.runtime.block_on(async {
+            let look = |sight: &view::Sight<'_>| view::deployment(sight, "canary");
+            let shown = app.view_as(&ops(), look).await;
+            (app.desired(self.from.deployment).await, shown)
+        });
+        desired.unwrap();
+        let facts = shown.unwrap().deployment.unwrap().facts;
+        let facts = format!("{:?}", facts.unwrap_or_default());
+        assert!(!facts.contains("0123456789abcdef"), "{facts}");
         self.runtime.block_on(self.world.bindings());
     }
 }
@@ -147,9 +154,73 @@ fn odd_report(chance: &mut Chance) -> v1::StatusReport {
         bindings: bindings.collect(),
         sequence: number(chance),
         full: chance.below(2) == 0,
-        facts: None,
+        facts: (chance.below(4) == 0).then(|| odd_facts(chance)),
     }
 }
+
+/// Long and odd lists, with what names and describes things made of what no Kibana has.
+fn odd_facts(chance: &mut Chance) -> v1::KibanaFacts {
+    let many = |chance: &mut Chance| [0, 1, 2, 40][chance.below(4)];
+    let spaces = (0..many(chance)).map(|_| v1::Space {
+        id: foreign(chance),
+        actions_enabled: chance.below(2) == 0,
+    });
+    let spaces = spaces.collect();
+    let checks = (0..many(chance)).map(|_| v1::Check {
+        name: foreign(chance),
+        outcome: i32::try_from(chance.below(7)).unwrap_or(0),
+        sentence: foreign(chance),
+        detail: foreign(chance),
+    });
+    let checks = checks.collect();
+    let connectors = (0..many(chance)).map(|_| v1::SeenConnector {
+        space: foreign(chance),
+        id: foreign(chance),
+        name: foreign(chance),
+        r#type: foreign(chance),
+        config_json: foreign(chance),
+        read_only: chance.below(2) == 0,
+        missing_secrets: chance.below(2) == 0,
+        references: u32::try_from(number(chance)).unwrap_or(u32::MAX),
+    });
+    let connectors = connectors.collect();
+    v1::KibanaFacts {
+        reachable: chance.below(2) == 0,
+        version: foreign(chance),
+        uuid: foreign(chance),
+        flavor: foreign(chance),
+        licence: foreign(chance),
+        spaces,
+        problems: vec![foreign(chance)],
+        observed_at: time(chance),
+        checks,
+        connectors,
+        connectors_complete: chance.below(2) == 0,
+    }
+}
+
+/// A text of a Kibana, or of somebody who says he is one.
+fn foreign(chance: &mut Chance) -> String {
+    let text = FOREIGN[chance.below(FOREIGN.len())];
+    match chance.below(20) {
+        0 => text.repeat(20),
+        _ => text.to_owned(),
+    }
+}
+
+/// What looks like an id of ours, like a key, like JSON, and like nothing.
+const FOREIGN: [&str; 10] = [
+    "",
+    "default",
+    "9.4.0",
+    "assistant",
+    "7d8f5bd4-8f4b-5c4c-9b0f-2f6c1f3b7a10",
+    "sk-proj-0123456789abcdef0123 ",
+    r#"{"apiProvider":"OpenAI","apiUrl":"https://x.example/"}"#,
+    "[[[[",
+    "\u{202e}\0\u{1b}[2J",
+    "ü ",
+];
 
 fn odd_binding(chance: &mut Chance) -> v1::BindingStatus {
     // Mostly what was offered, so that the odd rest is looked at too.
@@ -174,6 +245,7 @@ fn odd_binding(chance: &mut Chance) -> v1::BindingStatus {
         proven_at: time(chance),
         changed_at: time(chance),
         removed: chance.below(4) == 0,
+        ..v1::BindingStatus::default()
     }
 }
 

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingState;
-use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec};
+use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec, Probe};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::fleet::{Labels, Selector};
 use keyfleet_core::id::{
-    ConnectorName, DeploymentId, EnrolmentId, Generation, KeyVersion, Revision,
+    ConnectorName, DeploymentId, EnrolmentId, Generation, KeyVersion, Revision, RolloutId,
 };
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
 use keyfleet_core::placement::{DriftPolicy, Placement};
@@ -23,12 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::start::{Spread, refresh_goals, start_rollouts};
 use crate::app::status::Reporter;
-use crate::app::step::{Surroundings, step_all};
+use crate::app::step::{Outcome, Surroundings, step_all};
 use crate::app::{Actor, App, KEYFLEET};
 use crate::ca::{self, Authority};
 use crate::config::Config;
 use crate::error::Error;
 use crate::keyring::KeyRing;
+use crate::tasks::planner::cut_off;
 use crate::{clock, config};
 
 /// What every agent answers to what it is told.
@@ -81,7 +82,7 @@ impl World {
                     location: KeyLocation {
                         mount: "secret".to_owned(),
                         path: "keyfleet/openai".to_owned(),
-                        field: "api_key".to_owned(),
+                        field: "api_key".into(),
                     },
                     allowed_hosts: vec!["api.openai.com".to_owned()],
                     scope: Selector::default(),
@@ -188,9 +189,12 @@ impl World {
                 spec: ConnectorSpec {
                     connector_type: ".gen-ai".to_owned(),
                     display_name: format!("revision {revision}"),
-                    config: r#"{"apiUrl":"https://api.openai.com/v1/chat/completions"}"#.to_owned(),
+                    config: r#"{"apiProvider":"OpenAI","apiUrl":"https://api.openai.com/v1/chat/completions"}"#
+                        .to_owned(),
                     key: "openai".parse().unwrap(),
                     if_supported: Vec::new(),
+                    probe: Probe::default(),
+                    replaces: None,
                 },
             };
             tx.insert_connector(&new, clock::now())?;
@@ -201,12 +205,18 @@ impl World {
 
     /// The planner acts, and publishes why it waits; no agent answers.
     pub(crate) async fn offer(&self) {
+        self.offer_at(clock::now()).await;
+    }
+
+    /// The same at another time.
+    pub(crate) async fn offer_at(&self, now: Timestamp) {
         let around = Surroundings {
-            now: clock::now(),
+            turns: BTreeMap::new(),
+            now,
             epoch: self.app.store.epoch(),
             online: self.names.keys().copied().collect(),
         };
-        let outcomes = self.write(move |tx| step_all(tx, &around)).await;
+        let outcomes = self.write(move |tx| plan(tx, around)).await;
         let waiting = outcomes.into_iter().map(|(id, done)| (id, done.waiting));
         self.app.set_waiting(waiting.collect());
     }
@@ -220,20 +230,26 @@ impl World {
     pub(crate) async fn turn_without(&self, away: &str, answer: Answer) {
         let online = || self.names.iter().filter(|(_, name)| *name != away);
         let around = Surroundings {
+            turns: BTreeMap::new(),
             now: clock::now(),
             epoch: self.app.store.epoch(),
             online: online().map(|(id, _)| *id).collect(),
         };
-        self.write(move |tx| step_all(tx, &around)).await;
+        self.write(move |tx| plan(tx, around)).await;
         for (id, name) in online() {
             let desired = self.app.desired(*id).await.unwrap().document;
             let generation = desired.generation.unwrap_or_default();
             if generation == v1::Generation::default() {
                 continue;
             }
-            let bindings = desired.bindings.iter();
+            let answers = desired.bindings.iter();
+            let answers: Vec<_> = answers.map(|b| (b, answer(name, b))).collect();
+            let bindings = answers.iter();
             let bindings = bindings
-                .map(|b| status(b, generation, answer(name, b)))
+                .map(|(b, failure)| match waits(b, &answers) {
+                    true => received(b, generation),
+                    false => status(b, generation, *failure),
+                })
                 .collect();
             let report = v1::StatusReport {
                 sequence: 1,
@@ -241,12 +257,7 @@ impl World {
                 bindings,
                 facts: None,
             };
-            let from = Reporter {
-                deployment: *id,
-                enrolment: enrolment(),
-                certificate_serial: "01".to_owned(),
-                certificate_not_after: Timestamp::MAX,
-            };
+            let from = reporter(*id);
             self.app.report(&from, report, "test").await.unwrap();
         }
     }
@@ -256,6 +267,23 @@ impl World {
         for _ in 0..20 {
             self.turn(answer).await;
         }
+    }
+
+    /// The id of a deployment.
+    pub(crate) fn id(&self, name: &str) -> DeploymentId {
+        let named = self.names.iter().find(|(_, known)| *known == name);
+        *named.unwrap().0
+    }
+
+    /// An agent says something of its Kibana.
+    pub(crate) async fn sees(&self, name: &str, facts: v1::KibanaFacts) {
+        let report = v1::StatusReport {
+            sequence: 1,
+            facts: Some(facts),
+            ..v1::StatusReport::default()
+        };
+        let from = reporter(self.id(name));
+        self.app.report(&from, report, "test").await.unwrap();
     }
 
     pub(crate) async fn bindings(&self) -> BTreeMap<String, Binding> {
@@ -317,6 +345,23 @@ fn start(dir: &Path, change: impl FnOnce(&mut Config)) -> App {
     )
 }
 
+/// The agent of a deployment.
+pub(crate) fn reporter(deployment: DeploymentId) -> Reporter {
+    Reporter {
+        deployment,
+        enrolment: enrolment(),
+        certificate_serial: "01".to_owned(),
+        certificate_not_after: Timestamp::MAX,
+    }
+}
+
+/// What the planner does about the agents that are online.
+fn plan(tx: &Tx<'_>, mut around: Surroundings) -> Result<BTreeMap<RolloutId, Outcome>, Error> {
+    let cut_off = cut_off(tx)?;
+    around.online.retain(|id| !cut_off.contains_key(id));
+    step_all(tx, &around)
+}
+
 /// An operator of the whole fleet.
 pub(crate) fn ops() -> Actor {
     Actor {
@@ -333,6 +378,8 @@ pub(crate) fn placement(drift_policy: DriftPolicy) -> Placement {
         selector: Selector::default(),
         connectors: vec![assistant()],
         spaces: vec!["default".parse().unwrap()],
+        except_spaces: Vec::new(),
+        adopt: Vec::new(),
         drift_policy,
         strategy: "default".parse().unwrap(),
         task: None,
@@ -352,6 +399,32 @@ pub(crate) fn spread(tx: &Tx<'_>, cause: &str) -> Result<(), Error> {
     let goals = refresh_goals(tx, now)?;
     start_rollouts(tx, &goals.spread(), cause, "ops", now)?;
     Ok(())
+}
+
+/// True where an agent does not remove a connector yet, because what takes its place fails.
+fn waits(
+    told: &v1::DesiredBinding,
+    answers: &[(&v1::DesiredBinding, Option<FailureClass>)],
+) -> bool {
+    let is_it = |b: &v1::DesiredBinding| {
+        let connector = b.binding.as_ref().map(|binding| binding.connector.as_str());
+        connector == Some(told.after_connector.as_str())
+    };
+    let mut after = answers.iter().filter(|(b, _)| is_it(b));
+    told.remove && !told.after_connector.is_empty() && after.any(|(_, failure)| failure.is_some())
+}
+
+/// What an agent says that has read of a removal and waits with it.
+pub(crate) fn received(told: &v1::DesiredBinding, generation: v1::Generation) -> v1::BindingStatus {
+    v1::BindingStatus {
+        state: v1::BindingState::Received.into(),
+        running: Some(v1::Assignment {
+            revision: 1,
+            key_version: 1,
+        }),
+        removed: false,
+        ..status(told, generation, None)
+    }
 }
 
 pub(crate) fn status(

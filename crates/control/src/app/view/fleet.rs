@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use keyfleet_core::adoption::{Adopt, AdoptBy};
 use keyfleet_core::binding::BindingState;
+use keyfleet_core::connector::Probe;
 use keyfleet_core::fleet::Selector;
 use keyfleet_core::id::{ConnectorName, DeploymentId, DeploymentName};
 use keyfleet_core::rollout::{Strategy, Wave};
 use keyfleet_core::standing::Standing;
-use keyfleet_proto::v1;
-use keyfleet_store::{Andon, Binding, Connector, Deployment, EventScope, Facts};
+use keyfleet_proto::{duration_secs, v1};
+use keyfleet_store::{Andon, Binding, Connector, Deployment, EventScope};
 
+use super::facts::{whole_facts, wire_facts};
 use super::{Reasons, Sight, count_states, events, wire_time};
 use crate::app::standing::refusal;
 use crate::error::Error;
@@ -25,6 +28,9 @@ const WAITING_MAX: usize = 20;
 
 /// Deployments whose agents are not trusted that are named among its problems.
 const DISTRUSTED_MAX: usize = 20;
+
+/// Kibanas with several agents that are named there.
+const CONFLICTS_MAX: usize = 20;
 
 /// Every deployment that the selector chooses.
 pub(crate) fn deployments(
@@ -63,8 +69,12 @@ pub(crate) fn deployment(
     let reasons = Reasons::load(sight)?;
     let bindings = sight.bindings_of(row.id)?;
     let names = BTreeMap::from([(row.id, row.name.clone())]);
+    let mut deployment = wire_deployment(row, &bindings, sight, &reasons);
+    if let (Some(wire), Some(facts)) = (&mut deployment.facts, &row.facts) {
+        *wire = whole_facts(facts, sight.inventory(row)?);
+    }
     Ok(v1::GetDeploymentResponse {
-        deployment: Some(wire_deployment(row, &bindings, sight, &reasons)),
+        deployment: Some(deployment),
         bindings: bindings
             .iter()
             .filter(|b| !reasons.is_gone(b))
@@ -95,9 +105,7 @@ fn wire_deployment(
         bindings: count_states(shown_states(bindings, reasons)),
         certificate_not_after: wire_time(row.certificate_not_after),
         generation: Some(row.generation.into()),
-        waiting: waiting
-            .or_else(|| reasons.cut_off.get(&row.id).cloned())
-            .unwrap_or_default(),
+        waiting: waiting.unwrap_or_else(|| reasons.of_deployment(row.id)),
         standing: v1::Standing::from(row.standing).into(),
         standing_reason: row.standing_reason.clone(),
         standing_at: row.standing_at.and_then(wire_time),
@@ -120,27 +128,6 @@ fn shown_state(binding: &Binding, reasons: &Reasons) -> BindingState {
         BindingState::Waiting
     } else {
         binding.progress.state
-    }
-}
-
-fn wire_facts(facts: &Facts) -> v1::KibanaFacts {
-    let observed_at = keyfleet_core::Timestamp::from_microsecond(facts.observed_at).ok();
-    v1::KibanaFacts {
-        reachable: facts.reachable,
-        version: facts.version.clone(),
-        uuid: facts.uuid.clone(),
-        flavor: facts.flavor.clone(),
-        licence: facts.licence.clone(),
-        spaces: facts
-            .spaces
-            .iter()
-            .map(|s| v1::Space {
-                id: s.id.clone(),
-                actions_enabled: s.actions_enabled,
-            })
-            .collect(),
-        problems: facts.problems.clone(),
-        observed_at: observed_at.and_then(wire_time),
     }
 }
 
@@ -182,7 +169,14 @@ fn wire_binding(
             connector: binding.id.connector.to_string(),
         }),
         placement: binding.placement.to_string(),
-        connector_id: binding.id.connector_id().as_hyphenated().to_string(),
+        connector_id: binding.connector_id(),
+        adopted: binding.adopted_id.is_some(),
+        rung: binding
+            .rung
+            .map(v1::ProbeRung::from)
+            .unwrap_or_default()
+            .into(),
+        references: binding.references,
         state: v1::BindingState::from(shown_state(binding, reasons)).into(),
         desired: binding
             .desired
@@ -274,7 +268,34 @@ fn wire_connector(connector: &Connector, bindings: &[Binding], reasons: &Reasons
             .map(|id| id.to_string())
             .unwrap_or_default(),
         deleted_at: connector.deleted_at.and_then(wire_time),
+        probe: wire_probe(&spec.probe),
+        probe_interval_secs: spec.probe.interval.map(duration_secs).unwrap_or_default(),
+        replaces: spec
+            .replaces
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         ..v1::Connector::default()
+    }
+}
+
+/// What a definition says of the live call; nothing where it is the type's own.
+fn wire_probe(probe: &Probe) -> Option<v1::Probe> {
+    let wire = v1::Probe {
+        body_json: probe.body.clone().unwrap_or_default(),
+        max_tokens: probe.max_tokens.unwrap_or_default(),
+        model: probe.model.clone().unwrap_or_default(),
+    };
+    (wire != v1::Probe::default()).then_some(wire)
+}
+
+fn wire_adopt(adopt: &Adopt) -> v1::Adopt {
+    v1::Adopt {
+        connector: adopt.connector.to_string(),
+        by: Some(match &adopt.by {
+            AdoptBy::Name(name) => v1::adopt::By::Name(name.clone()),
+            AdoptBy::Id(id) => v1::adopt::By::Id(id.clone()),
+        }),
     }
 }
 
@@ -301,6 +322,12 @@ pub(crate) fn placements(sight: &Sight<'_>) -> Result<Vec<v1::Placement>, Error>
                 .map(ToString::to_string)
                 .collect(),
             spaces: placement.spaces.iter().map(ToString::to_string).collect(),
+            except_spaces: placement
+                .except_spaces
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            adopt: placement.adopt.iter().map(wire_adopt).collect(),
             strategy: placement.strategy.to_string(),
             drift_policy: v1::DriftPolicy::from(placement.drift_policy).into(),
             deployments: count(&placement.selector),
@@ -382,7 +409,16 @@ pub(crate) fn status(sight: &Sight<'_>) -> Result<v1::GetStatusResponse, Error> 
         .filter(|row| row.vault_status != "ok")
         .map(|row| format!("key {}: {}", row.key.name, row.vault_status));
     let problems = sight.problems().iter().cloned().chain(broken);
-    let problems = problems.chain(distrusted(sight)).collect();
+    let reasons = Reasons::load(sight)?;
+    let conflicts = reasons
+        .barred
+        .rivals()
+        .sentences(&reasons.names)
+        .into_iter();
+    let problems = problems
+        .chain(distrusted(sight))
+        .chain(conflicts.take(CONFLICTS_MAX));
+    let problems = problems.collect();
     let waiting = all
         .iter()
         .filter(|deployment| !deployment.waiting.is_empty())
@@ -400,7 +436,7 @@ pub(crate) fn status(sight: &Sight<'_>) -> Result<v1::GetStatusResponse, Error> 
     Ok(v1::GetStatusResponse {
         deployments: count(all.len()),
         deployments_connected: count(all.iter().filter(|d| d.connected).count()),
-        bindings: count_states(shown_states(&bindings, &Reasons::load(sight)?)),
+        bindings: count_states(shown_states(&bindings, &reasons)),
         active_rollouts,
         problems,
         andon: andon.is_some(),

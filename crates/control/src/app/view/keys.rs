@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use keyfleet_core::id::{KeyName, KeyVersion};
+use keyfleet_core::key::KeyField;
 use keyfleet_proto::v1;
 use keyfleet_store::KeyRow;
 
@@ -71,7 +72,14 @@ fn wire_key(sight: &Sight<'_>, row: KeyRow) -> Result<v1::Key, Error> {
         name: row.key.name.to_string(),
         mount: location.mount,
         path: location.path,
-        field: location.field,
+        field: match &location.field {
+            KeyField::One(field) => field.clone(),
+            KeyField::Parts(_) => String::new(),
+        },
+        parts: match location.field {
+            KeyField::One(_) => BTreeMap::new(),
+            KeyField::Parts(parts) => parts,
+        },
         allowed_hosts: row.key.allowed_hosts,
         current_version: newest.unwrap_or_default(),
         vault_status: row.vault_status,

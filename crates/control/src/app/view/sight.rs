@@ -10,15 +10,17 @@ use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingId;
 use keyfleet_core::fleet::Selector;
 use keyfleet_core::id::{ConnectorName, DeploymentId, DeploymentName, KeyName, RolloutId};
+use keyfleet_core::key::KeyField;
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::{Strategy, Target, Waiting};
 use keyfleet_store::{
-    Andon, Binding, Connector, Deployment, Event, EventScope, Evidence, Holding, KeyRow,
+    Andon, Binding, Connector, Deployment, Event, EventScope, Evidence, Holding, Inventory, KeyRow,
     KeyVersionRow, Rollout, RolloutBinding, Tx,
 };
 
+use crate::app::barred::Barred;
+use crate::app::start::{Exchanges, full};
 use crate::app::step::{Loaded, load};
-use crate::app::travel::barred;
 use crate::error::Error;
 
 /// What views need that is not in the database.
@@ -132,7 +134,7 @@ impl<'a> Sight<'a> {
     /// A rollout with everything that belongs to it, out of sight or not: what is shown of it asks [`Sight::sees`].
     pub(super) fn load_rollout(&self, rollout: Rollout) -> Result<(Loaded, Vec<Target>), Error> {
         let loaded = load(self.tx, rollout)?;
-        let targets = loaded.plan_targets(self.tx, &self.scene.online)?;
+        let targets = loaded.plan_targets(self.tx, &self.scene.online, &BTreeMap::new())?;
         Ok((loaded, targets))
     }
 
@@ -146,11 +148,32 @@ impl<'a> Sight<'a> {
         Ok(self.tx.events(scope, limit)?)
     }
 
-    /// The bindings in sight whose key may not be sent to them, and why.
-    pub(super) fn barred(&self) -> Result<BTreeMap<BindingId, String>, Error> {
-        let mut barred = barred(self.tx)?;
-        barred.retain(|id, _| self.sees(id.deployment));
-        Ok(barred)
+    /// Why nothing is told about bindings, in sight or not: whoever asks does so for one that he sees.
+    pub(super) fn barred(&self) -> Result<Barred, Error> {
+        Barred::load(self.tx, &self.tx.bindings()?)
+    }
+
+    /// What the agent of a deployment in sight saw on its Kibana beside its own connectors.
+    pub(super) fn inventory(&self, deployment: &Deployment) -> Result<Inventory, Error> {
+        Ok(self.tx.inventory(deployment.id)?)
+    }
+
+    /// The removals that wait for what takes the connector's place, and why.
+    pub(super) fn exchanged(&self) -> Result<BTreeMap<BindingId, String>, Error> {
+        let exchanges = Exchanges::load(self.tx)?;
+        if exchanges.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        Ok(exchanges.waiting(&self.bindings()?))
+    }
+
+    /// The deployments in sight that have as many bindings as they may have while patterns choose more, and why.
+    pub(super) fn full(&self) -> Result<BTreeMap<DeploymentId, String>, Error> {
+        let placements = self.placements()?;
+        if !placements.iter().any(Placement::has_pattern) {
+            return Ok(BTreeMap::new());
+        }
+        Ok(full(&self.deployments, &placements, &self.bindings()?))
     }
 
     /// The named set that an object belongs to; empty where it belongs to none.
@@ -179,9 +202,9 @@ impl<'a> Sight<'a> {
         let mut rows = self.tx.keys()?;
         for row in rows.iter_mut().filter(|_| !self.sees_all) {
             let location = &mut row.key.location;
-            for hidden in [&mut location.mount, &mut location.path, &mut location.field] {
-                hidden.clear();
-            }
+            location.mount.clear();
+            location.path.clear();
+            location.field = KeyField::One(String::new());
             if row.vault_status != "ok" {
                 row.vault_status = "Vault does not serve it".to_owned();
             }

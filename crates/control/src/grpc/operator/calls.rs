@@ -102,6 +102,13 @@ call!(
     "deployment.get",
     |call| named("deployment", &call.name)
 );
+call!(
+    PreflightDeploymentRequest,
+    viewer,
+    Scoped,
+    "deployment.preflight",
+    |call| named("deployment", &call.name)
+);
 call!(ListConnectorsRequest, viewer, Scoped, "connector.list");
 call!(
     GetConnectorRequest,

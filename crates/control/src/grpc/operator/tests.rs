@@ -25,12 +25,13 @@ const SERVICE: &str = "OperatorService";
 const SCOPE: &str = "tier=canary";
 
 /// Each call, and who may make it: a viewer, an operator, an admin; in capitals those with a scope.
-const TABLE: [(&str, &str); 29] = [
+const TABLE: [(&str, &str); 30] = [
     ("Plan", "voaVOA"),
     ("Apply", "oaOA"),
     ("GetStatus", "voaVOA"),
     ("ListDeployments", "voaVOA"),
     ("GetDeployment", "voaVOA"),
+    ("PreflightDeployment", "voaVOA"),
     ("ListConnectors", "voaVOA"),
     ("GetConnector", "voaVOA"),
     ("ListPlacements", "voaVOA"),

@@ -15,7 +15,7 @@ use keyfleet_core::id::{Generation, KeyName, KeyVersion};
 use keyfleet_core::standing::Standing;
 use keyfleet_proto::{Invalid, duration_secs, v1};
 use keyfleet_seal::{Sealer, SessionInfo};
-use keyfleet_store::{Andon, Deployment, Tx};
+use keyfleet_store::{Andon, Deployment};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,10 +27,13 @@ use v1::control_message::Message as ToAgent;
 
 use crate::app::App;
 use crate::app::enrol::version;
-use crate::app::status::{Reporter, facts, store_facts};
+use crate::app::status::Reporter;
 use crate::error::Error;
 use crate::limits::Bucket;
 use crate::sessions::{Entered, Seat};
+
+/// Waits for what the agent may do next. Boxed: few sessions wait at any time.
+type Turn = Pin<Box<dyn Future<Output = u32> + Send + Sync>>;
 
 type Outbox = mpsc::Sender<Result<v1::ControlMessage, Status>>;
 
@@ -120,6 +123,8 @@ struct Session {
     unseen: Option<u64>,
     /// When the agent was told to renew because of the CA.
     renewal_told: Option<Instant>,
+    /// The agent's turn to make live calls, while it waits for one.
+    turn: Option<Turn>,
     /// Key requests that were refused, and written down.
     refused: BTreeSet<(KeyName, KeyVersion)>,
 }
@@ -196,6 +201,7 @@ impl Session {
             sequence: 0,
             unseen: (number > row.certificate_seen).then_some(number),
             renewal_told: None,
+            turn: None,
             refused: BTreeSet::new(),
             messages: limits::messages(),
             andon,
@@ -211,6 +217,7 @@ impl Session {
         let welcome = v1::Welcome {
             heartbeat_interval_secs: duration_secs(agents.heartbeat),
             probes_per_minute: agents.probes_per_minute,
+            probe_grants: session.app.sessions.pace.is_limited(),
             encapsulated_key: encapsulated.into(),
             // Whoever has what we have told has also been heard; unanswered reports come again by themselves.
             report_full_state: !has_ours,
@@ -312,31 +319,11 @@ fn held(keys: &[v1::KeyHeld]) -> Result<BTreeSet<(KeyName, KeyVersion)>, Invalid
 
 /// Stores what the Hello says that is new.
 async fn note_hello(app: &App, reporter: &Reporter, hello: &v1::Hello) -> Result<(), Error> {
-    let Some(wire) = hello.facts.clone() else {
+    let Some(facts) = hello.facts.clone() else {
         return Ok(());
     };
-    let facts = facts(wire)?;
-    let (id, version) = (reporter.deployment, version(&hello.agent_version));
-    let known = app
-        .store
-        .read(move |tx| Ok::<_, Error>(tx.deployment(id)?))
-        .await?;
-    let is_known = known.is_some_and(|known| {
-        known.agent_version == version
-            && known.facts.is_some_and(|known| {
-                keyfleet_store::Facts {
-                    observed_at: facts.observed_at,
-                    ..known
-                } == facts
-            })
-    });
-    if is_known {
-        return Ok(());
-    }
-    let version = self::version(&hello.agent_version);
-    app.store
-        .write(move |tx: &Tx<'_>| store_facts(tx, id, &version, &facts))
-        .await
+    let version = version(&hello.agent_version);
+    app.note_facts(reporter, facts, &version).await
 }
 
 #[cfg(test)]

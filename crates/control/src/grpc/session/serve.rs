@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use keyfleet_core::id::{Generation, KeyName, KeyVersion};
-use keyfleet_proto::{Invalid, v1};
+use keyfleet_proto::{Invalid, timestamp, v1};
 use keyfleet_store::{Andon, Event, EventScope, Tx};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tonic::Streaming;
 use v1::agent_message::Message as FromAgent;
 use v1::control_message::Message as ToAgent;
 
-use super::{Outbox, Session, limits, place, wire};
+use super::{Outbox, Session, Turn, limits, place, wire};
 use crate::app::KEYFLEET;
 use crate::clock;
 use crate::error::Error;
@@ -77,6 +77,10 @@ impl Session {
                     // A broken connection is the usual end of a session.
                     Err(_) => return Ok(()),
                 },
+                // Cancel-safe: the permit stays until it is taken.
+                () = self.seat.looks.wanted.notified() => self.say_check_now().await?,
+                // Cancel-safe: the turn is kept outside.
+                count = turn(&mut self.turn) => self.on_turn(count).await?,
                 // Cancel-safe: the moment is kept outside.
                 () = tokio::time::sleep_until(heard_at + silence_max) => {
                     let text = format!("no heartbeat for {} s", silence_max.as_secs());
@@ -117,19 +121,48 @@ impl Session {
             Some(FromAgent::Hello(_)) => {
                 Err(Invalid::new("message", "must be Hello only once").into())
             }
+            Some(FromAgent::ProbeRequest(request)) => {
+                self.on_probe_request(request.count);
+                Ok(())
+            }
             Some(FromAgent::Heartbeat(_)) => self.say_renew_again().await,
             // A message of a newer agent is none of our business.
             None => Ok(()),
         }
     }
 
+    /// The agent gets in line; once, whatever it says while it waits.
+    pub(super) fn on_probe_request(&mut self, count: u32) {
+        if self.turn.is_some() || count == 0 {
+            return;
+        }
+        let pace = self.app.sessions.pace.clone();
+        self.turn = Some(Box::pin(pace.turn(self.reporter.deployment, count)));
+    }
+
+    /// It may make so many live calls now, and asks again for more.
+    pub(super) async fn on_turn(&mut self, count: u32) -> Result<(), Error> {
+        self.turn = None;
+        let grant = v1::ProbeGrant { count };
+        self.send(ToAgent::ProbeGrant(grant)).await
+    }
+
+    pub(super) async fn say_check_now(&mut self) -> Result<(), Error> {
+        self.send(ToAgent::CheckNow(v1::CheckNow {})).await
+    }
+
     pub(super) async fn on_report(&mut self, report: v1::StatusReport) -> Result<(), Error> {
         limits::check_report(&report)?;
         let sequence = report.sequence;
+        let facts = report.facts.as_ref();
+        let looked_at = timestamp("facts.observed_at", facts.and_then(|it| it.observed_at))?;
         self.app
             .report(&self.reporter, report, &self.agent_version)
             .await?;
         self.sequence = sequence;
+        if let Some(at) = looked_at {
+            self.seat.found(at);
+        }
         self.answer_report(false).await
     }
 
@@ -191,6 +224,14 @@ impl Session {
         // Who has not taken what came before is not waited for.
         let sent = self.outbox.try_send(Ok(wire(ToAgent::GoAway(go_away))));
         sent.map_err(|_| Error::Unavailable("the agent takes nothing".to_owned()))
+    }
+}
+
+/// The agent's turn, where it waits for one.
+pub(super) async fn turn(turn: &mut Option<Turn>) -> u32 {
+    match turn {
+        Some(turn) => turn.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -88,6 +88,8 @@ fn told(receiver: &mut Told) -> Vec<&'static str> {
             ToAgent::Andon(_) => "andon is over",
             ToAgent::KeyRefused(_) => "key refused",
             ToAgent::RenewNow(_) => "renew",
+            ToAgent::ProbeGrant(_) => "probe grant",
+            ToAgent::CheckNow(_) => "check now",
         });
     }
     names
@@ -372,4 +374,68 @@ async fn a_flood_ends_the_session_and_stands_in_the_history_once() {
         .iter()
         .filter(|event| event.text.contains("messages at once"));
     assert_eq!(floods.count(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_waits_in_line_once_however_often_it_asks() {
+    let world = world().await;
+    let (mut session, mut receiver) = begin(&world, 1).await;
+    let welcome = receiver.recv().await.unwrap().unwrap().message.unwrap();
+    assert!(matches!(welcome, ToAgent::Welcome(welcome) if welcome.probe_grants));
+    told(&mut receiver);
+    let ask = |count| v1::AgentMessage {
+        message: Some(FromAgent::ProbeRequest(v1::ProbeRequest { count })),
+    };
+    session.on_message(ask(0)).await.unwrap();
+    assert!(session.turn.is_none());
+    let mut granted = Vec::new();
+    for count in [3, 4_000_000_000] {
+        for _ in 0..5 {
+            session.on_message(ask(count)).await.unwrap();
+        }
+        let count = serve::turn(&mut session.turn).await;
+        session.on_turn(count).await.unwrap();
+        granted.push(count);
+    }
+    assert_eq!(granted, [3, 7], "a new control service lets ten through");
+    assert_eq!(told(&mut receiver), ["probe grant", "probe grant"]);
+}
+
+#[tokio::test]
+async fn an_agent_looks_when_somebody_waits_for_it() {
+    let world = world().await;
+    let (mut session, mut receiver) = begin(&world, 1).await;
+    told(&mut receiver);
+    let asked = world
+        .app
+        .sessions
+        .look(session.reporter.deployment)
+        .unwrap();
+    session.seat.looks.wanted.notified().await;
+    session.say_check_now().await.unwrap();
+    assert_eq!(told(&mut receiver), ["check now"]);
+    let at = prost_types::Timestamp {
+        seconds: 1_800_000_000,
+        nanos: 0,
+    };
+    for sequence in 1..=2 {
+        // The second time nothing is new but the time.
+        let report = v1::StatusReport {
+            sequence,
+            facts: Some(v1::KibanaFacts {
+                observed_at: Some(prost_types::Timestamp {
+                    seconds: at.seconds + i64::try_from(sequence).unwrap(),
+                    ..at
+                }),
+                ..v1::KibanaFacts::default()
+            }),
+            ..v1::StatusReport::default()
+        };
+        session.on_report(report).await.unwrap();
+    }
+    let found = asked.found().await.unwrap();
+    assert_eq!(found.as_second(), at.seconds + 2);
+    let id = session.reporter.deployment;
+    drop(session);
+    assert!(world.app.sessions.look(id).is_none(), "nobody is there");
 }
