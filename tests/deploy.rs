@@ -4,13 +4,34 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use xtask::bao::Bao;
 use xtask::binaries::{self, workspace};
+use xtask::fleet::AgentOptions;
 use xtask::registry::Dir;
 use xtask::say;
+use xtask::stack::Stack;
 
-const UNITS: [&str; 2] = ["keyfleet-agent.service", "keyfleet-control.service"];
+const UNITS: [&str; 3] = [
+    "keyfleet-agent.service",
+    "keyfleet-agents.service",
+    "keyfleet-control.service",
+];
+
+/// The manifests beside the examples, each of which is applied on top of them.
+const MORE_EXAMPLES: [&str; 4] = ["endpoint", "parts", "providers", "spaces"];
+
+/// What they want in Vault, as they say themselves: path, and a field with a value that looks like one.
+const SECRETS: [(&str, &[&str]); 6] = [
+    ("keyfleet/openai", &["api_key"]),
+    ("keyfleet/azure", &["api_key"]),
+    ("keyfleet/own-llm", &["api_key"]),
+    ("keyfleet/bedrock", &["access_key", "secret_key"]),
+    ("keyfleet/own-llm-pki", &["certificate", "private_key"]),
+    ("keyfleet/gemini", &["credentials"]),
+];
 
 #[test]
 fn the_units_are_what_systemd_expects() -> Result<()> {
@@ -188,6 +209,176 @@ fn the_settings_of_the_handbook_are_accepted() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_example_is_taken_by_the_control_service() -> Result<()> {
+    let stack = Stack::start_quick("deploy-examples-")?;
+    for (path, fields) in SECRETS {
+        let fields: Vec<String> = fields
+            .iter()
+            .map(|field| format!("{field}=not-a-key"))
+            .collect();
+        let place = format!("secret/{path}");
+        let mut arguments = vec!["kv", "put", &place];
+        arguments.extend(fields.iter().map(String::as_str));
+        stack.bao.cli(&arguments)?;
+    }
+    // The hosts that the examples name.
+    let hosts = "api.openai.com,contoso.openai.azure.com,llm.example.com,\
+                 bedrock-runtime.eu-central-1.amazonaws.com,europe-west3-aiplatform.googleapis.com";
+    let _control = stack.control(&[("KEYFLEET_CONTROL__OUTBOUND__ALLOWED_HOSTS", hosts)])?;
+    let examples = deploy().join("examples").display().to_string();
+    let apply = ["apply", "-f", &examples, "--reason", "the examples"];
+    stack.keyfleet(&apply)?.must_succeed()?;
+    for name in MORE_EXAMPLES {
+        let file = deploy().join(format!("kibana/{name}.yaml"));
+        let file = file.display().to_string();
+        let planned = stack.keyfleet(&["plan", "-f", &file])?.must_succeed()?;
+        assert!(planned.out.contains(": create"), "{name}: {}", planned.out);
+    }
+    // None is forgotten here.
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(deploy().join("kibana"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "yaml") {
+            found.extend(path.file_stem().map(|name| name.display().to_string()));
+        }
+    }
+    found.sort();
+    assert_eq!(found, MORE_EXAMPLES);
+    Ok(())
+}
+
+#[test]
+fn the_settings_of_remote_mode_are_accepted() -> Result<()> {
+    let dir = scratch()?;
+    let here = dir.path().display().to_string();
+    let file = |name: &str| dir.path().join(name);
+    std::fs::create_dir(file("deployments"))?;
+    std::fs::write(
+        file("join-token"),
+        format!("kfj_{}.{}", "A".repeat(43), "0f".repeat(32)),
+    )?;
+    std::fs::write(file("cloud-eu.kibana-api-key"), "not-a-key")?;
+    for name in ["common.toml", "deployments/cloud-eu.toml"] {
+        let settings = toml_block(name)?.replace("/etc/keyfleet-agents", &here);
+        std::fs::write(file(name), settings)?;
+    }
+    let output = Command::new(binaries::path("keyfleet-agent")?)
+        .arg("check-config")
+        .arg("--config")
+        .arg(file("common.toml"))
+        .arg("--deployments")
+        .arg(file("deployments"))
+        .env("CREDENTIALS_DIRECTORY", dir.path())
+        .env("KEYFLEET_AGENT__STATE_DIR", dir.path().join("state"))
+        .output()?;
+    let (said, complained) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "the handbook's remote mode is refused: {said} {complained}"
+    );
+    assert!(
+        said.contains("cloud-eu.toml: the settings are usable"),
+        "{said}"
+    );
+    Ok(())
+}
+
+/// A certificate, a private key, and the id of a service account, as the simulated providers take them.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
+const ACCOUNT_ID: &str = "0f0e0d0c0b0a09080706";
+
+/// Puts the secrets of `parts.yaml` where it says they are.
+fn put_parts(bao: &Bao) -> Result<()> {
+    let account = json!({
+        "type": "service_account", "client_email": "keyfleet@llm.example.com",
+        "private_key": PRIVATE_KEY, "private_key_id": ACCOUNT_ID,
+    });
+    for (path, fields) in [
+        (
+            "bedrock",
+            vec![
+                ("access_key", "AKIASIMULATED0000000"),
+                ("secret_key", "not/a+secret"),
+            ],
+        ),
+        (
+            "own-llm-pki",
+            vec![("certificate", CERTIFICATE), ("private_key", PRIVATE_KEY)],
+        ),
+        (
+            "gemini",
+            vec![("credentials", account.to_string().as_str())],
+        ),
+    ] {
+        let place = format!("secret/keyfleet/{path}");
+        let fields: Vec<String> = fields
+            .iter()
+            .map(|(field, text)| format!("{field}={text}"))
+            .collect();
+        let mut arguments = vec!["kv", "put", &place];
+        arguments.extend(fields.iter().map(String::as_str));
+        bao.cli(&arguments)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn keys_of_several_parts_are_proven_as_the_example_has_them() -> Result<()> {
+    let stack = Stack::start_quick("deploy-parts-")?;
+    put_parts(&stack.bao)?;
+    let pki = STANDARD.encode(CERTIFICATE);
+    let keys = [&pki, "AKIASIMULATED0000000:not/a+secret", ACCOUNT_ID];
+    let provider = stack.openai("openai", &keys)?;
+    let control = stack.control(&[])?;
+    let kibana = stack.kibana("kibana-lab", "9.4.0", &["default"], "kibana-key-of-lab")?;
+    let join_token = stack.join_token(1)?;
+    let options = AgentOptions {
+        name: "lab",
+        labels: &[("llm", "all")],
+        api_key: "kibana-key-of-lab",
+        join_token: &join_token,
+        drift_interval_secs: 300,
+    };
+    let types = (
+        "KEYFLEET_AGENT__ACCEPT__CONNECTOR_TYPES",
+        ".gen-ai,.bedrock,.gemini",
+    );
+    let _agent = stack.agent_with(&control, &kibana, &options, &[types])?;
+    let mut parts = deployed("kibana/parts.yaml")?
+        .replace(
+            "https://llm.example.com",
+            &format!("{}/compatible", provider.url),
+        )
+        .replace("eu.anthropic", "us.anthropic");
+    for host in [
+        "bedrock-runtime.eu-central-1.amazonaws.com",
+        "europe-west3-aiplatform.googleapis.com",
+        "llm.example.com",
+    ] {
+        parts = parts
+            .replace(&format!("https://{host}"), &provider.url)
+            .replace(&format!("[{host}]"), "[127.0.0.1]");
+    }
+    let file = |name: &str| stack.dir().join(name).display().to_string();
+    let (parts_file, strategy_file) = (file("parts.yaml"), file("strategy.yaml"));
+    std::fs::write(&parts_file, parts)?;
+    std::fs::write(&strategy_file, deployed("examples/strategy.yaml")?)?;
+    let apply = ["apply", "-f", &strategy_file, "-f", &parts_file];
+    let wait = ["--reason", "all of them", "--wait", "--timeout", "60s"];
+    let applied = stack.keyfleet(&[&apply[..], &wait[..]].concat())?;
+    applied.must_succeed()?;
+    let found = stack.json(&["get", "bindings"])?;
+    let bindings = found["bindings"].as_array().context("no bindings")?;
+    let is_proven = |binding: &&Value| binding["state"] == "BINDING_STATE_PROVEN";
+    assert_eq!(bindings.iter().filter(is_proven).count(), 3, "{found}");
+    Ok(())
+}
+
 /// The block of the handbook that begins with the comment `# /etc/…/<name>`.
 fn toml_block(name: &str) -> Result<String> {
     let handbook = deployed("README.md")?;
@@ -212,8 +403,12 @@ fn toml_block(name: &str) -> Result<String> {
     Ok(block.to_owned())
 }
 
+fn deploy() -> PathBuf {
+    workspace().join("deploy")
+}
+
 fn deployed(name: &str) -> Result<String> {
-    let path: PathBuf = workspace().join("deploy").join(name);
+    let path = deploy().join(name);
     std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 

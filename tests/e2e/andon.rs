@@ -29,6 +29,7 @@ fn andon_stops_the_fleet_within_a_second_and_survives_a_restart() {
         key: KEY,
         control: &[],
         agents: &WATCHFUL,
+        ..Setup::USUAL
     };
     let mut fleet = Fleet::start_as("andon", &FIVE, &setup).unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
@@ -41,7 +42,7 @@ fn andon_stops_the_fleet_within_a_second_and_survives_a_restart() {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     // The canary is done and the wave behind it is at work: two of four.

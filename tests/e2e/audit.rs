@@ -73,7 +73,7 @@ fn a_day_is_written_down_and_an_edit_of_the_file_is_found() {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     let rollout = fleet.rollout_id().unwrap();

@@ -29,7 +29,7 @@ fn a_restored_fleet_is_left_alone_until_andon_off_and_then_follows_vault() {
     fleet.wait_for_phase("ROLLOUT_PHASE_COMPLETED").unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
     let writes = fleet.writes().unwrap();
@@ -141,7 +141,7 @@ fn follows_vault(fleet: &Fleet) {
         "proof of the second closes the first"
     );
     assert!(
-        fleet.all_have("gpt-4.1", "bUp7").unwrap(),
+        fleet.all_have("gpt-5.4-mini", "bUp7").unwrap(),
         "{:?}",
         fleet.all_connectors()
     );

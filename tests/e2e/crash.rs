@@ -20,6 +20,8 @@ pub(crate) const WATCHFUL: Setup<'_> = Setup {
     ..Setup::USUAL
 };
 
+/// A round of looks at rest: one list for each space.
+pub(crate) const LISTS: &str = "method=GET&class=connectors";
 pub(crate) const LOOKS: &str = "method=GET&class=connector";
 pub(crate) const CREATES: &str = "method=POST&class=connector";
 pub(crate) const UPDATES: &str = "method=PUT&class=connector";
@@ -136,7 +138,7 @@ fn an_agent_killed_during_an_update_updates_at_most_once_more() {
     fleet.break_kibana("soc", UPDATES_UNANSWERED).unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     fleet
@@ -224,7 +226,7 @@ fn control_and_an_agent_killed_together_during_a_rotation_bring_it_to_its_end() 
         };
         assert!(updates <= updates_max, "{updates} updates on {name}");
     }
-    assert!(fleet.all_have("gpt-4.1", "zR7k").unwrap());
+    assert!(fleet.all_have("gpt-5.4-mini", "zR7k").unwrap());
 }
 
 /// The key of a rotation.
@@ -258,7 +260,7 @@ fn a_kibana_restarted_at_rest_is_looked_at_and_left_alone() {
     let before = fleet.bindings().unwrap();
     fleet.kibana_mut("soc").unwrap().process.restart().unwrap();
     fleet
-        .wait_for_requests("soc", LOOKS, 2 * SOC_BINDINGS)
+        .wait_for_requests("soc", LISTS, 2 * SOC_BINDINGS)
         .unwrap();
     assert_eq!(fleet.writes().unwrap(), 0);
     assert_eq!(fleet.requests("soc", PROBES).unwrap(), 0, "the proof holds");
@@ -335,8 +337,8 @@ fn everything_restarted_at_rest_changes_nothing_anywhere() {
     fleet.wait_until_connected().unwrap();
     for (name, _, spaces, _) in FIVE {
         // Looked at twice: what there was to say after the first look is said by then.
-        let looks = fleet.requests(name, LOOKS).unwrap() + 2 * u64::try_from(spaces.len()).unwrap();
-        fleet.wait_for_requests(name, LOOKS, looks).unwrap();
+        let looks = fleet.requests(name, LISTS).unwrap() + 2 * u64::try_from(spaces.len()).unwrap();
+        fleet.wait_for_requests(name, LISTS, looks).unwrap();
     }
     assert_eq!(AtRest::of(&fleet).unwrap(), before);
     assert_eq!(

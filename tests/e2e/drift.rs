@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::crash::{CREATES, LOOKS, SOC, SOC_BINDINGS, UPDATES, WATCHFUL};
+use crate::crash::{CREATES, LISTS, SOC, SOC_BINDINGS, UPDATES, WATCHFUL};
 use crate::kit::Fleet;
 
 #[test]
@@ -113,8 +113,8 @@ fn edit_is_reported(fleet: &Fleet) {
         drifted["text"].as_str().unwrap().contains("meddled"),
         "{drifted}"
     );
-    let looks = fleet.requests("soc", LOOKS).unwrap() + 3 * SOC_BINDINGS;
-    fleet.wait_for_requests("soc", LOOKS, looks).unwrap();
+    let rounds = fleet.requests("soc", LISTS).unwrap() + 3 * SOC_BINDINGS;
+    fleet.wait_for_requests("soc", LISTS, rounds).unwrap();
     assert_eq!(
         fleet.requests("soc", UPDATES).unwrap(),
         1,

@@ -55,7 +55,7 @@ fn a_bad_key_halts_at_the_canary_and_goes_back_and_a_good_one_goes_out() {
     assert_eq!(fleet.write_key(GOOD).unwrap(), 3);
     fleet.wait_until_proven("3").unwrap();
     fleet.wait_for_phase("ROLLOUT_PHASE_COMPLETED").unwrap();
-    assert!(fleet.all_have("gpt-4.1", "gO0d").unwrap());
+    assert!(fleet.all_have("gpt-5.4-mini", "gO0d").unwrap());
     assert_eq!(fleet.writes_of("lab").unwrap(), [1, 3, 0]);
     assert_eq!(fleet.writes_of("soc").unwrap(), [3, 3, 0]);
     assert_eq!(
@@ -83,7 +83,7 @@ fn one_refused_way_out_is_egress_and_the_revision_waits_for_a_retry() {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     let halted = fleet.apply().unwrap();
     assert_eq!(halted.code, 6, "{halted:?}");
@@ -103,7 +103,7 @@ fn one_refused_way_out_is_egress_and_the_revision_waits_for_a_retry() {
         shown.out
     );
     assert!(
-        fleet.all_have("gpt-4.1", "aQ3d").unwrap(),
+        fleet.all_have("gpt-5.4-mini", "aQ3d").unwrap(),
         "{:?}",
         fleet.all_connectors()
     );
@@ -148,7 +148,7 @@ fn an_unknown_model_stops_at_the_canary() {
         .manifests
         .edit(
             "connector.yaml",
-            "defaultModel: gpt-4.1",
+            "defaultModel: gpt-5.4-mini",
             "defaultModel: gpt-9",
         )
         .unwrap();
@@ -156,7 +156,7 @@ fn an_unknown_model_stops_at_the_canary() {
     assert_eq!(halted.code, 6, "{halted:?}");
     assert!(reason(&fleet).contains("MODEL"), "{}", reason(&fleet));
     assert!(fleet.is_proven("1").unwrap());
-    assert!(fleet.all_have("gpt-4.1", "aQ3d").unwrap());
+    assert!(fleet.all_have("gpt-5.4-mini", "aQ3d").unwrap());
     for name in ["shop", "web"] {
         assert_eq!(fleet.writes_of(name).unwrap(), [1, 0, 0], "{name}");
     }
@@ -206,7 +206,7 @@ fn a_first_install_with_a_bad_key_leaves_nothing_and_a_good_key_installs_by_itse
     fleet.write_key(GOOD).unwrap();
     fleet.wait_until_proven("2").unwrap();
     fleet.wait_for_phase("ROLLOUT_PHASE_COMPLETED").unwrap();
-    assert!(fleet.all_have("gpt-4.1", "gO0d").unwrap());
+    assert!(fleet.all_have("gpt-5.4-mini", "gO0d").unwrap());
     assert_eq!(
         fleet.key_version(2).unwrap(),
         ("KEY_STATE_CURRENT".to_owned(), 3)
@@ -221,7 +221,7 @@ fn a_canary_that_was_broken_before_holds_the_rollout_until_a_person_resumes() {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     let rollout = fleet.rollout_id().unwrap();
@@ -266,7 +266,7 @@ fn a_failure_in_the_second_wave_brings_the_canary_back_too() {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     let halted = fleet.apply().unwrap();
     assert_eq!(halted.code, 6, "{halted:?}");
@@ -276,7 +276,7 @@ fn a_failure_in_the_second_wave_brings_the_canary_back_too() {
         "{why}"
     );
     assert!(
-        fleet.all_have("gpt-4.1", "aQ3d").unwrap(),
+        fleet.all_have("gpt-5.4-mini", "aQ3d").unwrap(),
         "{:?}",
         fleet.all_connectors()
     );
@@ -300,7 +300,7 @@ fn meet(name: &str, model: &str, key: &str) -> Fleet {
     let model = format!("defaultModel: {model}");
     fleet
         .manifests
-        .edit("connector.yaml", "defaultModel: gpt-4.1", &model)
+        .edit("connector.yaml", "defaultModel: gpt-5.4-mini", &model)
         .unwrap();
     fleet.begin_apply().unwrap();
     let first = fleet.rollout_id().unwrap();
@@ -316,7 +316,7 @@ fn a_bad_model_does_not_hold_a_good_key_up() {
     fleet.wait_until_proven("2").unwrap();
     fleet.wait_for_phase("ROLLOUT_PHASE_COMPLETED").unwrap();
     assert!(
-        fleet.all_have("gpt-4.1", "gO0d").unwrap(),
+        fleet.all_have("gpt-5.4-mini", "gO0d").unwrap(),
         "{:?}",
         fleet.all_connectors()
     );

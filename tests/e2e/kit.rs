@@ -47,6 +47,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) control: &'a [(&'a str, &'a str)],
     /// Settings of every agent, as environment variables.
     pub(crate) agents: &'a [(&'a str, &'a str)],
+    /// More flags of every simulated Kibana.
+    pub(crate) kibanas: &'a [&'a str],
 }
 
 impl Setup<'_> {
@@ -54,6 +56,7 @@ impl Setup<'_> {
         key: KEY,
         control: &[],
         agents: &[],
+        kibanas: &[],
     };
 }
 
@@ -103,7 +106,13 @@ impl Fleet {
         let (mut kibanas, mut agents) = (Vec::new(), Vec::new());
         for (name, version, spaces, labels) in members {
             let api_key = format!("kibana-key-of-{name}");
-            let kibana = stack.kibana(&format!("kibana-{name}"), version, spaces, &api_key)?;
+            let kibana = stack.kibana_with(
+                &format!("kibana-{name}"),
+                version,
+                spaces,
+                &api_key,
+                setup.kibanas,
+            )?;
             let options = AgentOptions {
                 name,
                 labels,
@@ -232,6 +241,34 @@ impl Fleet {
             "{method} {id}: {status} {answer}"
         );
         Ok(())
+    }
+
+    /// Says something to a page of the simulated Kibana's own, such as `/_sim/spaces`.
+    pub(crate) fn say_to_kibana(&self, name: &str, page: &str, body: &Value) -> Result<Value> {
+        self.say_to_sim(name, "POST", page, body)
+    }
+
+    /// As [`Fleet::say_to_kibana`], with another method.
+    pub(crate) fn say_to_sim(
+        &self,
+        name: &str,
+        method: &str,
+        page: &str,
+        body: &Value,
+    ) -> Result<Value> {
+        let url = format!("{}{page}", self.kibana(name)?.url);
+        let request = |client: reqwest::Client| {
+            client
+                .request(method.parse().unwrap_or_default(), url)
+                .header("content-type", "application/json")
+                .body(body.to_string())
+        };
+        let (status, answer) = send(b"", request)?;
+        ensure!(
+            (200..300).contains(&status),
+            "{method} {page}: {status} {answer}"
+        );
+        Ok(serde_json::from_str(&answer).unwrap_or_default())
     }
 
     /// A page of the operators' port, such as `/metrics`.

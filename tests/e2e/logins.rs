@@ -44,14 +44,14 @@ fn the_one_value_of_kv_version_1_rotates_and_what_is_gone_is_no_way_back() {
     fleet.accept_key(SECOND).unwrap();
     write_unversioned(bao, SECOND);
     fleet.wait_until_proven("2").unwrap();
-    assert!(fleet.all_have("gpt-4.1", SECOND_TAIL).unwrap());
+    assert!(fleet.all_have("gpt-5.4-mini", SECOND_TAIL).unwrap());
 
     // A key that the provider does not know: the value before is gone, so the rollout stands still.
     write_unversioned(bao, UNKNOWN);
     fleet.wait_for_phase("ROLLOUT_PHASE_HALTED").unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     let dir = fleet.manifests.dir().to_string_lossy().into_owned();
     let plan = fleet.stack.json(&["plan", "-f", &dir]).unwrap();

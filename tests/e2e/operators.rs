@@ -108,7 +108,7 @@ fn each_role_does_what_it_may_and_no_more() {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     run_as(&fleet, "operator", &[&apply[..], &["--wait"]].concat())
         .must_succeed()
@@ -331,8 +331,8 @@ const WRONG: [Wrong; 10] = [
     },
     Wrong {
         file: "connector.yaml",
-        from: "defaultModel: gpt-4.1",
-        to: "defaultModle: gpt-4.1",
+        from: "defaultModel: gpt-5.4-mini",
+        to: "defaultModle: gpt-5.4-mini",
         words: &["connector.yaml:13", "defaultModle"],
     },
 ];
@@ -397,7 +397,7 @@ fn a_sealed_vault_is_named_and_takes_nothing_away() {
     // A change that needs no new version goes out with the value that is still in memory.
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
     assert!(fleet.all_have("gpt-5.2", "aQ3d").unwrap());

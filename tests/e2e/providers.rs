@@ -201,7 +201,11 @@ fn each_provider_was_called_in_its_own_way(fleet: &Fleet) {
             && body.get("max_completion_tokens").is_none()
     };
     assert!(own.len() >= 4 && own.iter().all(is_old), "{own:?}");
-    assert!(of("/v1/").iter().all(|body| body["model"] == "gpt-4.1"));
+    assert!(
+        of("/v1/")
+            .iter()
+            .all(|body| body["model"] == "gpt-5.4-mini")
+    );
 }
 
 #[test]

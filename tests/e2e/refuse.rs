@@ -238,7 +238,7 @@ fn an_agent_refuses_what_an_old_database_says() {
     fleet.wait_until_connected().unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
     let writes = fleet.writes().unwrap();

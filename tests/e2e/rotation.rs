@@ -34,7 +34,7 @@ fn a_new_version_in_vault_is_proven_everywhere_with_one_update_each() {
     fleet.wait_for_phase("ROLLOUT_PHASE_COMPLETED").unwrap();
 
     assert!(
-        fleet.all_have("gpt-4.1", SECOND_TAIL).unwrap(),
+        fleet.all_have("gpt-5.4-mini", SECOND_TAIL).unwrap(),
         "{:?}",
         fleet.all_connectors()
     );
@@ -80,7 +80,7 @@ fn a_rotation_takes_over_a_rollout_that_runs_and_each_kibana_gets_both_at_once()
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     let model = fleet.rollout_id().unwrap();
@@ -130,7 +130,7 @@ fn a_change_and_a_new_key_at_the_same_moment_converge_to_both() {
     fleet.accept_key(SECOND).unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.write_key(SECOND).unwrap();
     fleet.begin_apply().unwrap();
@@ -168,7 +168,7 @@ fn a_new_name_is_one_update_of_the_same_connector() {
     let before = ids();
     fleet
         .manifests
-        .edit("connector.yaml", "OpenAI gpt-4.1", "Assistant of all")
+        .edit("connector.yaml", "OpenAI gpt-5.4-mini", "Assistant of all")
         .unwrap();
     fleet.apply().unwrap().must_succeed().unwrap();
     assert_eq!(ids(), before);
@@ -349,7 +349,7 @@ fn a_version_that_is_overtaken_is_held_by_nobody_in_the_end() {
     fleet.wait_until_proven("3").unwrap();
     fleet.wait_for_phase("ROLLOUT_PHASE_COMPLETED").unwrap();
     assert!(
-        fleet.all_have("gpt-4.1", "3rdK").unwrap(),
+        fleet.all_have("gpt-5.4-mini", "3rdK").unwrap(),
         "{:?}",
         fleet.all_connectors()
     );

@@ -22,7 +22,7 @@ spec:
   config:
     apiProvider: OpenAI
     apiUrl: URL/v1/chat/completions
-    defaultModel: gpt-4.1
+    defaultModel: gpt-5.4-mini
 ---
 apiVersion: keyfleet/v1
 kind: Placement
@@ -121,7 +121,7 @@ fn what_reaches_further_is_refused(fleet: &Fleet) {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     let dir = fleet.manifests.dir().to_string_lossy().into_owned();
     must_refuse(fleet, "otto", &["apply", "-f", &dir], "team=security");

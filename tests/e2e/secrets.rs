@@ -49,6 +49,7 @@ fn nothing_leaks(format: &str) {
         key: &keys[0],
         control: &control,
         agents: &agents,
+        ..Setup::USUAL
     };
     let mut fleet = Fleet::start_as(&format!("secrets-{format}"), &MEMBERS, &setup).unwrap();
     let secrets = secrets(&fleet, &keys).unwrap();
@@ -113,7 +114,7 @@ fn live(fleet: &mut Fleet, keys: &[String; 3]) -> Result<()> {
     fleet.break_kibana("web", r#"{"api": {"mode": "html", "status": 502}}"#)?;
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")?;
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")?;
     fleet.begin_apply()?;
     fleet.wait_until("the broken Kibana is reported", || {
         let bindings = fleet.bindings().ok()?;

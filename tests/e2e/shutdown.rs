@@ -129,7 +129,7 @@ fn control_ends_under_load_and_loses_nothing_that_it_acknowledged() {
     }
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     let rollout = fleet.rollout_id().unwrap();

@@ -38,7 +38,7 @@ fn pause_holds_further_offers_and_resume_goes_on() {
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     let rollout = fleet.rollout_id().unwrap();
@@ -78,7 +78,7 @@ fn pause_holds_further_offers_and_resume_goes_on() {
 #[test]
 fn abort_leaves_the_rest_as_it_is_and_says_why_until_a_retry() {
     let fleet = Fleet::start_applied("abort", &THREE).unwrap();
-    let rollout = change_that_soaks(&fleet, "gpt-4.1", "gpt-5.2");
+    let rollout = change_that_soaks(&fleet, "gpt-5.4-mini", "gpt-5.2");
     fleet.wait_for_state("lab", "PROVEN").unwrap();
     assert_eq!(fleet.silent_bindings().unwrap(), NONE);
     fleet.say("abort", &rollout).unwrap();
@@ -98,7 +98,7 @@ fn abort_leaves_the_rest_as_it_is_and_says_why_until_a_retry() {
     );
     assert_eq!(
         fleet.connectors("web").unwrap()[0]["config"]["defaultModel"],
-        "gpt-4.1"
+        "gpt-5.4-mini"
     );
 
     // The strategy has its short soak again; the same connector starts nothing by itself.
@@ -121,7 +121,7 @@ fn abort_leaves_the_rest_as_it_is_and_says_why_until_a_retry() {
 #[test]
 fn rollback_returns_what_was_touched_and_nothing_else() {
     let fleet = Fleet::start_applied("rollback", &THREE).unwrap();
-    let rollout = change_that_soaks(&fleet, "gpt-4.1", "gpt-5.2");
+    let rollout = change_that_soaks(&fleet, "gpt-5.4-mini", "gpt-5.2");
     fleet.wait_for_state("lab", "PROVEN").unwrap();
     fleet.say("rollback", &rollout).unwrap();
     let watched = fleet
@@ -129,7 +129,7 @@ fn rollback_returns_what_was_touched_and_nothing_else() {
         .unwrap();
     assert_eq!(watched.code, 6, "{watched:?}");
     assert!(
-        fleet.all_have("gpt-4.1", "aQ3d").unwrap(),
+        fleet.all_have("gpt-5.4-mini", "aQ3d").unwrap(),
         "{:?}",
         fleet.all_connectors()
     );
@@ -156,7 +156,7 @@ fn an_agent_that_is_away_is_named_and_gets_the_change_when_it_returns() {
     fleet.agent_mut("web").unwrap().kill_hard().unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     fleet.begin_apply().unwrap();
     let rollout = fleet.rollout_id().unwrap();
@@ -188,7 +188,7 @@ fn what_a_person_can_repair_halts_and_a_retry_goes_on() {
     fleet.break_kibana("lab", refuse).unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     let halted = fleet.apply().unwrap();
     assert_eq!(halted.code, 5, "{halted:?}");
@@ -214,7 +214,7 @@ fn what_a_person_can_repair_halts_and_a_retry_goes_on() {
 #[test]
 fn an_agent_that_is_away_during_a_rollback_goes_back_when_it_returns() {
     let mut fleet = Fleet::start_applied("away-back", &THREE).unwrap();
-    let rollout = change_that_soaks(&fleet, "gpt-4.1", "gpt-5.2");
+    let rollout = change_that_soaks(&fleet, "gpt-5.4-mini", "gpt-5.2");
     fleet.wait_for_state("lab", "PROVEN").unwrap();
     fleet.agent_mut("lab").unwrap().kill_hard().unwrap();
     fleet.say("rollback", &rollout).unwrap();
@@ -231,7 +231,7 @@ fn an_agent_that_is_away_during_a_rollback_goes_back_when_it_returns() {
     fleet.wait_until_proven("1").unwrap();
     fleet
         .wait_until("every connector has the old model", || {
-            fleet.all_have("gpt-4.1", "aQ3d").ok()?.then_some(())
+            fleet.all_have("gpt-5.4-mini", "aQ3d").ok()?.then_some(())
         })
         .unwrap();
     fleet.wait_for_phase("ROLLOUT_PHASE_ROLLED_BACK").unwrap();
@@ -255,7 +255,7 @@ fn a_first_install_that_is_aborted_or_rolled_back_says_where_it_stands() {
     // Another name is a new change: it takes up what was left, and is rolled back to what was there before.
     fleet
         .manifests
-        .edit("connector.yaml", "OpenAI gpt-4.1", "Assistant of all")
+        .edit("connector.yaml", "OpenAI gpt-5.4-mini", "Assistant of all")
         .unwrap();
     fleet.begin_apply().unwrap();
     fleet
@@ -276,7 +276,7 @@ fn a_first_install_that_is_aborted_or_rolled_back_says_where_it_stands() {
         .unwrap();
     assert_eq!(
         fleet.connectors("lab").unwrap()[0]["name"],
-        "OpenAI gpt-4.1"
+        "OpenAI gpt-5.4-mini"
     );
     assert_eq!(fleet.silent_bindings().unwrap(), NONE);
 }

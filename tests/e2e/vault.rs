@@ -105,7 +105,7 @@ fn what_vault_has_lost_is_told_beforehand_and_a_rollback_to_it_becomes_a_halt() 
         .unwrap();
     fleet
         .manifests
-        .edit("connector.yaml", "gpt-4.1", "gpt-5.2")
+        .edit("connector.yaml", "gpt-5.4-mini", "gpt-5.2")
         .unwrap();
     let dir = fleet.manifests.dir().to_string_lossy().into_owned();
     let plan = fleet.stack.json(&["plan", "-f", &dir]).unwrap();
