@@ -66,13 +66,20 @@ pub enum Resolution {
     NotYetKnown,
 }
 
-/// Looks for what a rule means; `seen` is `None` until everything of the space was looked at.
+/// Looks for what a rule means among what was `seen`, which may not be everything: then only an id that is there decides.
 ///
 /// Only connectors of the wanted type count where there is one: names of other types are no concern of ours.
-pub fn resolve(adopt: &Adopt, seen: Option<&[Seen<'_>]>, wanted_type: &str) -> Resolution {
-    let Some(seen) = seen else {
+pub fn resolve(
+    adopt: &Adopt,
+    seen: &[Seen<'_>],
+    is_complete: bool,
+    wanted_type: &str,
+) -> Resolution {
+    let is_there =
+        matches!(&adopt.by, AdoptBy::Id(_)) && seen.iter().any(|seen| adopt.by.means(seen));
+    if !is_complete && !is_there {
         return Resolution::NotYetKnown;
-    };
+    }
     let meant = seen.iter().filter(|seen| adopt.by.means(seen));
     let (ours, free): (Vec<_>, Vec<_>) = meant.partition(|seen| seen.owner.is_some());
     let fitting: Vec<_> = free
@@ -118,7 +125,7 @@ impl Resolution {
         let Adopt { connector, by } = adopt;
         Some(match self {
             Self::Take(_) | Self::Make => return None,
-            Self::NotYetKnown => "waits for the agent's list of connectors".to_owned(),
+            Self::NotYetKnown => "waits for the agent's list of connectors, which is complete once every space was looked through; where a Kibana has more than the agent reports, name the connector by its id in spec.adopt".to_owned(),
             Self::Several(ids) => format!(
                 "{} connectors have {by}, and only one can become {connector}: name it by its id in spec.adopt ({})",
                 ids.len(),
@@ -175,7 +182,7 @@ mod tests {
     /// Looks for the name `OpenAI`.
     fn check(seen: &[Seen<'_>], expected: &Resolution) {
         let rule = adopt(AdoptBy::Name("OpenAI".to_owned()));
-        assert_eq!(&resolve(&rule, Some(seen), WANTED), expected, "{seen:?}");
+        assert_eq!(&resolve(&rule, seen, true, WANTED), expected, "{seen:?}");
         let is_done = matches!(expected, Resolution::Take(_) | Resolution::Make);
         assert_eq!(expected.problem(&rule, WANTED).is_none(), is_done);
     }
@@ -231,14 +238,17 @@ mod tests {
     fn an_id_means_that_one_whatever_it_is_called() {
         let rule = adopt(AdoptBy::Id("b".to_owned()));
         let both = [seen("a", "OpenAI"), seen("b", "OpenAI")];
-        let found = resolve(&rule, Some(&both), WANTED);
+        let found = resolve(&rule, &both, true, WANTED);
         assert_eq!(found, Resolution::Take("b".to_owned()));
         assert_eq!(
-            resolve(&rule, Some(&both[..1]), WANTED),
+            resolve(&rule, &both[..1], true, WANTED),
             Resolution::Make,
             "it is not there"
         );
-        assert_eq!(resolve(&rule, None, WANTED), Resolution::NotYetKnown);
+        // It needs no complete list to be found, and one to be missed.
+        assert_eq!(resolve(&rule, &both, false, WANTED), found);
+        let missed = resolve(&rule, &both[..1], false, WANTED);
+        assert_eq!(missed, Resolution::NotYetKnown);
     }
 
     #[test]
@@ -251,6 +261,11 @@ mod tests {
             "{said}"
         );
         let said = Resolution::NotYetKnown.problem(&rule, WANTED).unwrap();
-        assert_eq!(said, "waits for the agent's list of connectors");
+        assert!(
+            said.starts_with("waits for the agent's list of connectors"),
+            "{said}"
+        );
+        let by_name = resolve(&rule, &[seen("a", "OpenAI")], false, WANTED);
+        assert_eq!(by_name, Resolution::NotYetKnown, "another may share it");
     }
 }

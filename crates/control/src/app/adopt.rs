@@ -238,8 +238,7 @@ impl Ground {
                 owner: self.owners.get(&seen.id),
             })
             .collect();
-        let known = self.inventory.is_complete.then_some(seen.as_slice());
-        let resolution = resolve(rule, known, wanted);
+        let resolution = resolve(rule, &seen, self.inventory.is_complete, wanted);
         // What became ours is not seen any more, and an id that the rule names is still known.
         match (&resolution, &rule.by) {
             (Resolution::Make, AdoptBy::Id(id)) => match self.owners.get(id) {

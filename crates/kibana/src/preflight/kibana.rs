@@ -189,7 +189,7 @@ pub(super) fn check_spaces(found: &mut Preflight, visible: Vec<Space>, wanted: &
     };
     let problems = wanted.iter().filter_map(problem).collect();
     let good = format!(
-        "the agent sees {} spaces, among them every wanted one",
+        "every wanted space is among those that the agent sees ({})",
         visible.len()
     );
     found.conclude(CheckName::Spaces, problems, good);

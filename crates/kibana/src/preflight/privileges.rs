@@ -40,7 +40,11 @@ enum Asked {
 pub(super) async fn check(client: &Client, wanted: &Wanted<'_>, found: &mut Preflight) {
     let has_kibana_type = wanted.types.iter().any(|id| *id != ENDPOINT_TYPE);
     if !has_kibana_type {
-        return skip(wanted, found, "no connector is wanted in Kibana yet");
+        return skip(
+            wanted,
+            found,
+            "no connector that this agent accepts is wanted in Kibana yet",
+        );
     }
     if !wanted.privileges {
         return skip(wanted, found, NOT_ASKED);
@@ -132,7 +136,7 @@ pub(super) async fn check_elasticsearch(
     let name = CheckName::Elasticsearch;
     let skipped = |why: &str| Check::new(name, CheckOutcome::Skipped, why);
     let check = if !wanted.types.contains(&ENDPOINT_TYPE) {
-        skipped("no inference endpoint is wanted")
+        skipped("no inference endpoint that this agent accepts is wanted")
     } else if !client.has_elasticsearch() {
         let sentence = "the agent's config names no Elasticsearch, which keeps inference endpoints; write its URL as `url` under `[elasticsearch]`";
         found.problems.push(Problem {

@@ -102,9 +102,10 @@ async fn history(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn a_binding_waits_for_the_list_and_goes_on_by_itself() {
     let world = world(by_name()).await;
-    assert_eq!(
-        waiting(&world).await,
-        "waits for the agent's list of connectors"
+    let said = waiting(&world).await;
+    assert!(
+        said.starts_with("waits for the agent's list of connectors"),
+        "{said}"
     );
     let mut some = list(&[seen(ID, "OpenAI")]);
     some.connectors_complete = false;
