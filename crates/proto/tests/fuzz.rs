@@ -57,7 +57,8 @@ macro_rules! every_message {
             ChangeDeploymentResponse, ReplaceDeploymentRequest, ReplaceDeploymentResponse, RemoveDeploymentRequest,
             RemoveDeploymentResponse, LabelDeploymentRequest, LabelDeploymentResponse, Ca, GetCaRequest, GetCaResponse,
             RotateCaRequest, RotateCaResponse, FinishCaRotationRequest, FinishCaRotationResponse, ReadAuditRequest,
-            AuditEntry, AndonState, SetAndonRequest, SetAndonResponse,
+            AuditEntry, AndonState, SetAndonRequest, SetAndonResponse, Check, SeenConnector, Probe, ProbeRequest,
+            ProbeGrant, CheckNow, PreflightDeploymentRequest, PreflightDeploymentResponse, Adopt, Adoption,
         }
     };
 }

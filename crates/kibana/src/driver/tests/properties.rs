@@ -126,7 +126,9 @@ proptest! {
             let is_open = |text: &String| parts_of(&value, &parts).iter().any(|part| text.contains(part));
             prop_assert!(!texts(&body).iter().any(is_open), "{}", body);
         }
-        prop_assert!(!format!("{write:?}").contains("canary"), "{write:?}");
+        // The config is shown, and it may hold what only looks like a key.
+        let shown = format!("{write:?}");
+        prop_assert!(!parts_of(&value, &parts).iter().any(|part| shown.contains(part)), "{}", shown);
         no_field_is_too_new(kind, write.config(), version)?;
     }
 
