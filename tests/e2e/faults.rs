@@ -135,6 +135,76 @@ fn each_has_its_class_and_heals(name: &str, faults: &[Fault]) {
     assert_eq!(fleet.silent_bindings().unwrap(), Vec::<Value>::new());
 }
 
+/// What breaks a connector that works: the class that is told meanwhile, and whether Keyfleet repairs it by a write.
+const LATER: [(&str, &str, bool); 5] = [
+    (r#"{"undecryptable": true}"#, "ENCRYPTION", true),
+    (r#"{"secrets_missing": true}"#, "CONFLICT", true),
+    (r#"{"type_disabled": true}"#, "REJECTED", false),
+    (r#"{"licence_expired": true}"#, "LICENCE", false),
+    (r#"{"provider": {"status": 500}}"#, "PROVIDER", false),
+];
+
+#[test]
+fn what_breaks_a_proven_connector_is_told_or_repaired_and_heals() {
+    let setup = Setup {
+        agents: &PATIENT,
+        ..Setup::USUAL
+    };
+    let fleet = Fleet::start_as("faults-later", &LAB, &setup).unwrap();
+    fleet
+        .manifests
+        .edit(
+            "connector.yaml",
+            "  config:",
+            "  probe: {interval: 10s}\n  config:",
+        )
+        .unwrap();
+    fleet.apply().unwrap().must_succeed().unwrap();
+    for (fault, class, is_repaired) in LATER {
+        let before = fleet.writes_of("lab").unwrap();
+        fleet.break_kibana("lab", fault).unwrap();
+        look(&fleet);
+        if is_repaired {
+            let written = || (fleet.writes_of("lab").ok()?[1] == before[1] + 1).then_some(());
+            fleet
+                .wait_until(&format!("{fault} is repaired"), written)
+                .unwrap();
+        } else {
+            let class = format!("FAILURE_CLASS_{class}");
+            let told = || {
+                let binding = fleet.binding("lab", "default").ok()?;
+                (binding["failureClass"] == class.as_str()).then_some(())
+            };
+            fleet
+                .wait_until(&format!("{fault} is {class}"), told)
+                .unwrap();
+        }
+        fleet.break_kibana("lab", "").unwrap();
+        look(&fleet);
+        fleet.wait_until_proven("1").unwrap();
+        let [created, updated, deleted] = before;
+        let updated = updated + u64::from(is_repaired);
+        assert_eq!(
+            fleet.writes_of("lab").unwrap(),
+            [created, updated, deleted],
+            "{fault}"
+        );
+    }
+    // An upgrade under us: everything is proven again, and nothing is written.
+    let before = fleet.writes_of("lab").unwrap();
+    let probes = fleet.requests("lab", "class=execute").unwrap();
+    fleet
+        .break_kibana("lab", r#"{"upgrade_to": "9.6.0"}"#)
+        .unwrap();
+    look(&fleet);
+    let proven = || (fleet.requests("lab", "class=execute").ok()? > probes).then_some(());
+    fleet
+        .wait_until("proven by the new version", proven)
+        .unwrap();
+    fleet.wait_until_proven("1").unwrap();
+    assert_eq!(fleet.writes_of("lab").unwrap(), before);
+}
+
 /// Has the agent look at its Kibana now, and not only within the minute.
 fn look(fleet: &Fleet) {
     // It ends with an error where a check fails, which is what these tests are about.
