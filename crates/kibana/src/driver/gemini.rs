@@ -11,15 +11,13 @@ use url::Url;
 
 use super::fields::{Field, Kind};
 use super::probe::{self, Dialect, Word};
-use super::schema::{Schema, Variant, text};
+use super::schema::{MODEL, Schema, URL, Variant, text};
 use super::secrets::{KeyForm, Part, PartKind};
 use super::{InvalidConfig, ProbeResult, endpoint};
 use crate::api::Execution;
 use crate::version::Version;
 
-const URL: &str = "apiUrl";
 const REGION: &str = "gcpRegion";
-const MODEL: &str = "defaultModel";
 
 const V8_15: Version = Version::new(8, 15, 0);
 const V9_2: Version = Version::new(9, 2, 0);
@@ -87,14 +85,6 @@ impl Schema for Gemini {
     fn check_more(&self, _variant: &Variant, fields: &Map<String, Value>) -> Vec<InvalidConfig> {
         let region = text(fields, REGION);
         endpoint::check_field("config", fields, URL, |url| check_url(url, region))
-    }
-
-    fn destination(&self, fields: &Map<String, Value>) -> Option<Url> {
-        endpoint::parse(text(fields, URL)?).ok()
-    }
-
-    fn model(&self, fields: &Map<String, Value>) -> Option<String> {
-        text(fields, MODEL).map(str::to_owned)
     }
 
     fn call(&self, _fields: &Map<String, Value>, probe: &Probe) -> Value {

@@ -6,18 +6,15 @@ mod providers;
 
 use keyfleet_core::connector::{Probe, Provider as Api};
 use serde_json::{Map, Value, json};
-use url::Url;
 
 use self::providers::{PROVIDERS, V8_9};
 use super::probe::{self, chat};
-use super::schema::{Schema, Variant, text};
+use super::schema::{MODEL, Schema, URL, Variant, text};
 use super::{InvalidConfig, ProbeResult, endpoint};
 use crate::api::Execution;
 use crate::version::Version;
 
 const PROVIDER: &str = "apiProvider";
-const URL: &str = "apiUrl";
-const MODEL: &str = "defaultModel";
 
 /// The driver of `.gen-ai`.
 #[derive(Debug)]
@@ -46,14 +43,6 @@ impl Schema for GenAi {
             _ => endpoint::check_completions,
         };
         endpoint::check_field("config", fields, URL, check)
-    }
-
-    fn destination(&self, fields: &Map<String, Value>) -> Option<Url> {
-        endpoint::parse(text(fields, URL)?).ok()
-    }
-
-    fn model(&self, fields: &Map<String, Value>) -> Option<String> {
-        text(fields, MODEL).map(str::to_owned)
     }
 
     fn call(&self, fields: &Map<String, Value>, probe: &Probe) -> Value {

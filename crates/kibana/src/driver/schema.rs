@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use self::config::{accept, variant_of};
+use super::endpoint;
 use super::fields::{self, Field};
 use super::secrets::{self, KeyForm};
 use super::{
@@ -19,6 +20,10 @@ use super::{
 use crate::api::{Execution, Observed};
 use crate::version::Version;
 use crate::write::{Secrets, Write};
+
+/// What Kibana calls the URL and the model in its own LLM types.
+pub(super) const URL: &str = "apiUrl";
+pub(super) const MODEL: &str = "defaultModel";
 
 /// One strict schema of a connector type: a value of the field that selects it, or the only one.
 #[derive(Debug)]
@@ -73,9 +78,13 @@ pub(super) trait Schema: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
     /// See [`Driver::destination`].
-    fn destination(&self, fields: &Map<String, Value>) -> Option<Url>;
+    fn destination(&self, fields: &Map<String, Value>) -> Option<Url> {
+        endpoint::parse(text(fields, URL)?).ok()
+    }
     /// See [`Driver::model`].
-    fn model(&self, fields: &Map<String, Value>) -> Option<String>;
+    fn model(&self, fields: &Map<String, Value>) -> Option<String> {
+        text(fields, MODEL).map(str::to_owned)
+    }
     /// See [`Driver::probe`].
     fn call(&self, fields: &Map<String, Value>, probe: &Probe) -> Value;
     /// See [`Driver::probe_again`].
