@@ -68,8 +68,8 @@ const OWNED: [Rule; 17] = [
     rule("vaultrs", &["keyfleet-vault"], &[]),
     rule("rustify", &["keyfleet-vault"], &[]),
     rule("reqwest", &[
-        "keyfleet-kibana", "keyfleet-openai", "keyfleet-vault", "keyfleet-sim", "keyfleet-tests",
-    ], &["keyfleet-agent", "keyfleet-control"]),
+        "keyfleet-control", "keyfleet-kibana", "keyfleet-openai", "keyfleet-vault", "keyfleet-sim", "keyfleet-tests",
+    ], &["keyfleet-agent"]),
     rule("axum", &["keyfleet-control", "keyfleet-sim"], &["keyfleet-openai", "keyfleet-vault"]),
     rule("rusqlite", &["keyfleet-store"], &[]),
     rule("hpke", &["keyfleet-seal"], &[]),

@@ -225,7 +225,11 @@ fn every_example_is_taken_by_the_control_service() -> Result<()> {
     // The hosts that the examples name.
     let hosts = "api.openai.com,contoso.openai.azure.com,llm.example.com,\
                  bedrock-runtime.eu-central-1.amazonaws.com,europe-west3-aiplatform.googleapis.com";
-    let _control = stack.control(&[("KEYFLEET_CONTROL__OUTBOUND__ALLOWED_HOSTS", hosts)])?;
+    let gates = "gates.example.com,prometheus.example.com";
+    let _control = stack.control(&[
+        ("KEYFLEET_CONTROL__OUTBOUND__ALLOWED_HOSTS", hosts),
+        ("KEYFLEET_CONTROL__GATES__ALLOWED_HOSTS", gates),
+    ])?;
     let examples = deploy().join("examples").display().to_string();
     let apply = ["apply", "-f", &examples, "--reason", "the examples"];
     stack.keyfleet(&apply)?.must_succeed()?;
@@ -235,6 +239,9 @@ fn every_example_is_taken_by_the_control_service() -> Result<()> {
         let planned = stack.keyfleet(&["plan", "-f", &file])?.must_succeed()?;
         assert!(planned.out.contains(": create"), "{name}: {}", planned.out);
     }
+    let file = deploy().join("strategies/full.yaml").display().to_string();
+    let planned = stack.keyfleet(&["plan", "-f", &file])?.must_succeed()?;
+    assert!(planned.out.contains(": create"), "{}", planned.out);
     // None is forgotten here.
     let mut found = Vec::new();
     for entry in std::fs::read_dir(deploy().join("kibana"))? {

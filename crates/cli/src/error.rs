@@ -33,6 +33,12 @@ pub(crate) enum Error {
     /// One label, two new values.
     #[error("a label is named twice")]
     LabelTwice,
+    /// Labels are made up for a made-up fleet.
+    #[error("--label is for a made-up fleet: the real one has its own labels")]
+    LabelsOfRealFleet,
+    /// A simulation passed its deadline.
+    #[error("the simulation has not ended after {0}")]
+    SimulatedTooLong(String),
     /// No rollout's id begins so.
     #[error("no rollout has an id that begins with {0:?}")]
     NoSuchRollout(String),
@@ -102,6 +108,10 @@ impl Error {
             Self::WaitedTooLong(_) | Self::Interrupted => {
                 Some("the rollout goes on: `keyfleet rollout watch` shows it again".to_owned())
             }
+            Self::LabelsOfRealFleet => Some("`--fleet N` makes one up".to_owned()),
+            Self::SimulatedTooLong(_) => {
+                Some("a smaller fleet is quicker: `--fleet N` makes one up".to_owned())
+            }
             Self::Incomplete(_) => {
                 Some("the command and the control service may be of different versions".to_owned())
             }
@@ -120,8 +130,13 @@ impl Error {
         match self {
             Self::Call(err) => err.exit(),
             Self::Manifest(_) => Exit::Invalid,
-            Self::WhichRollout { .. } | Self::ManyRollouts { .. } | Self::LabelTwice => Exit::Usage,
-            Self::WaitedTooLong(_) | Self::FollowedToEnd(_) => Exit::TimedOut,
+            Self::WhichRollout { .. }
+            | Self::ManyRollouts { .. }
+            | Self::LabelTwice
+            | Self::LabelsOfRealFleet => Exit::Usage,
+            Self::WaitedTooLong(_) | Self::FollowedToEnd(_) | Self::SimulatedTooLong(_) => {
+                Exit::TimedOut
+            }
             Self::Interrupted => Exit::Interrupted,
             Self::Contexts(_)
             | Self::Files(_)

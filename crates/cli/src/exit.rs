@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     TimedOut = 8,
     /// `plan --exit-code`: there are changes.
     Changes = 10,
+    /// `rollout simulate`: a rollout would not complete.
+    WouldFail = 11,
     /// Ctrl-C, as shells count it.
     Interrupted = 130,
 }
@@ -44,6 +46,7 @@ Exit codes:
   7    the rollout was aborted, or a newer one took over
   8    timed out
   10   `plan --exit-code`: there are changes
+  11   `rollout simulate`: a rollout would not complete
   130  interrupted; a rollout goes on without its watcher
 
 Environment:
@@ -76,6 +79,7 @@ mod tests {
             Exit::Ended,
             Exit::TimedOut,
             Exit::Changes,
+            Exit::WouldFail,
             Exit::Interrupted,
         ];
         for exit in all {

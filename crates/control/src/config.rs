@@ -56,6 +56,8 @@ pub struct Config {
     pub key_paths: Vec<String>,
     /// Hosts that Keys may ever travel to: exact, or `*.` and a domain.
     pub outbound_hosts: Vec<HostPattern>,
+    /// How gates are asked.
+    pub gates: Gates,
     /// Ask the provider about refused keys; with this deadline.
     pub verify: Option<Duration>,
     /// The proxy on the way to the provider.
@@ -75,6 +77,17 @@ pub struct Port {
     pub listen: SocketAddr,
     /// DNS names and IP addresses.
     pub names: Vec<String>,
+}
+
+/// Whom gates may ask, and how they are reached.
+#[derive(Debug, Clone, Default)]
+pub struct Gates {
+    /// Hosts: exact, or `*.` and a domain.
+    pub allowed_hosts: Vec<HostPattern>,
+    /// PEM file with authorities to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy on the way.
+    pub proxy: Option<Proxy>,
 }
 
 /// Settings of the agents' port.
@@ -108,6 +121,7 @@ struct Raw {
     vault: RawVault,
     provider: RawProvider,
     outbound: RawOutbound,
+    gates: RawGates,
     log: RawLog,
     shutdown: RawShutdown,
 }
@@ -170,6 +184,14 @@ struct RawOutbound {
 }
 
 #[derive(Deserialize)]
+struct RawGates {
+    allowed_hosts: Vec<String>,
+    ca_file: PathBuf,
+    proxy: String,
+    no_proxy: Vec<String>,
+}
+
+#[derive(Deserialize)]
 struct RawLog {
     format: String,
     filter: String,
@@ -201,6 +223,8 @@ pub fn load(file: Option<&Path>, data_dir: Option<PathBuf>) -> Result<Config, Er
         .with_list_parse_key("vault.no_proxy")
         .with_list_parse_key("provider.no_proxy")
         .with_list_parse_key("outbound.allowed_hosts")
+        .with_list_parse_key("gates.allowed_hosts")
+        .with_list_parse_key("gates.no_proxy")
         .try_parsing(true);
     let merged = builder.add_source(environment).build()?;
     let mut raw = deserialize(merged)?;
@@ -274,7 +298,8 @@ fn check(raw: Raw) -> Result<Config, Error> {
         vault,
         vault_poll: seconds(raw.vault.poll_interval_secs),
         key_paths: raw.vault.key_paths,
-        outbound_hosts: outbound_hosts(&raw.outbound)?,
+        outbound_hosts: hosts("outbound.allowed_hosts", &raw.outbound.allowed_hosts)?,
+        gates: gates(raw.gates)?,
         verify: raw
             .provider
             .verify
@@ -286,11 +311,19 @@ fn check(raw: Raw) -> Result<Config, Error> {
     })
 }
 
-fn outbound_hosts(raw: &RawOutbound) -> Result<Vec<HostPattern>, Error> {
-    let hosts = raw.allowed_hosts.iter().map(|host| host.parse());
+fn gates(raw: RawGates) -> Result<Gates, Error> {
+    Ok(Gates {
+        allowed_hosts: hosts("gates.allowed_hosts", &raw.allowed_hosts)?,
+        ca_file: (!raw.ca_file.as_os_str().is_empty()).then_some(raw.ca_file),
+        proxy: vault::proxy("gates", &raw.proxy, &raw.no_proxy)?,
+    })
+}
+
+fn hosts(name: &str, raw: &[String]) -> Result<Vec<HostPattern>, Error> {
+    let hosts = raw.iter().map(|host| host.parse());
     hosts
         .collect::<Result<_, InvalidHost>>()
-        .map_err(|err| invalid("outbound.allowed_hosts", &err.to_string()))
+        .map_err(|err| invalid(name, &err.to_string()))
 }
 
 fn invalid(name: &str, problem: &str) -> Error {
@@ -344,6 +377,11 @@ mod tests {
                 "[outbound]\nallowed_hosts = [\"*\"]\n",
                 "outbound.allowed_hosts",
             ),
+            (
+                "[gates]\nallowed_hosts = [\"prometheus:9090\"]\n",
+                "gates.allowed_hosts",
+            ),
+            ("[gates]\nproxy = \"canary\"\n", "gates.proxy"),
         ];
         for (text, name) in cases {
             let err = with_file(text).unwrap_err().to_string();

@@ -17,6 +17,7 @@ mod error;
 mod files;
 #[cfg(test)]
 mod fuzz;
+pub mod gates;
 mod grpc;
 pub mod init;
 mod keyring;
@@ -24,6 +25,7 @@ mod limits;
 mod manifest;
 pub mod serve;
 mod sessions;
+mod simulate;
 mod tasks;
 mod tls;
 mod web;

@@ -20,11 +20,12 @@ use tonic::transport::server::Connected;
 use crate::app::App;
 use crate::ca::{self, Authority};
 use crate::config::{Config, Port};
+use crate::gates::{self as gate, Asker};
 use crate::grpc::agent::AgentApi;
 use crate::grpc::operator::OperatorApi;
 use crate::init::{database_path, fingerprint_path};
 use crate::keyring::KeyRing;
-use crate::tasks::{Tasks, audit_log, last_seen, planner, rotation, upkeep, vault_poll};
+use crate::tasks::{Tasks, audit_log, gates, last_seen, planner, rotation, upkeep, vault_poll};
 use crate::{files, tls, web};
 
 /// HTTP/2 pings that find half-open connections; liveness itself is judged by heartbeats.
@@ -87,6 +88,9 @@ pub enum Error {
     /// The hosts of the settings.
     #[error("the setting outbound.allowed_hosts cannot be taken in: {0}")]
     Outbound(String),
+    /// The settings of gates.
+    #[error("the settings of gates cannot be used")]
+    Gates(#[from] gate::Error),
     /// A task ended that never should.
     #[error("{0} ended before the service")]
     TaskEnded(&'static str),
@@ -101,10 +105,15 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
     app.load_andon().await?;
     let settled = app.settle_outbound().await;
     settled.map_err(|err| Error::Outbound(err.to_string()))?;
+    let asker = Asker::new(&app.config.gates)?;
     let agents = listen(&app.config.agents.port).await?;
     let operators = listen(&app.config.operators).await?;
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("the planner", planner::run(app.clone(), shutdown.clone()));
+    tasks.spawn(
+        "the questions of gates",
+        gates::run(app.clone(), asker, shutdown.clone()),
+    );
     tasks.spawn(
         "the record of absences",
         last_seen::run(app.clone(), shutdown.clone()),

@@ -3,6 +3,7 @@
 mod boots;
 mod looks;
 mod pace;
+pub(crate) mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};

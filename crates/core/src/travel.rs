@@ -82,6 +82,32 @@ pub enum Stays {
     },
 }
 
+/// Why the control service does not ask somebody, such as a gate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAsked {
+    /// Nobody could tell who is asked, or a secret would stand in the URL.
+    #[error("the URL must be https://HOST/PATH or http://HOST/PATH, without user and password")]
+    NotPlain,
+    /// The settings do not list the host.
+    #[error(
+        "{host} may not be asked: add it to the setting gates.allowed_hosts of the control service, which lists {allowed}"
+    )]
+    NotListed {
+        /// Who would be asked.
+        host: String,
+        /// Who may be, for people.
+        allowed: String,
+    },
+    /// Anybody on the way could change the answer.
+    #[error(
+        "{host} would be asked unencrypted: write https://{host} (or list http://{host} in the setting gates.allowed_hosts)"
+    )]
+    Unencrypted {
+        /// Who would be asked.
+        host: String,
+    },
+}
+
 /// Why a secret may not serve as a Key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotServed {
@@ -198,6 +224,33 @@ pub fn may_travel(key: &Key, to: Option<&Url>, outbound: &[HostPattern]) -> Resu
     }
     if to.scheme() != "https" && !is_here(to) && !fitting.iter().any(|o| o.unencrypted) {
         return Err(Stays::Unencrypted { key: name(), host });
+    }
+    Ok(())
+}
+
+/// Whether the control service may ask at this address because a manifest says so. `allowed` is the setting
+/// `gates.allowed_hosts`; plain HTTP needs `http://` in front of the host there, unless it stays within the machine.
+///
+/// # Errors
+/// The first [`NotAsked`].
+pub fn may_ask(url: &Url, allowed: &[HostPattern]) -> Result<(), NotAsked> {
+    let is_plain = matches!(url.scheme(), "https" | "http")
+        && url.username().is_empty()
+        && url.password().is_none();
+    let Some(host) = url.host_str().filter(|_| is_plain) else {
+        return Err(NotAsked::NotPlain);
+    };
+    let host = host.to_ascii_lowercase();
+    let fitting: Vec<_> = allowed.iter().filter(|a| a.matches(&host)).collect();
+    if fitting.is_empty() {
+        let allowed = match allowed {
+            [] => "none".to_owned(),
+            _ => list(allowed),
+        };
+        return Err(NotAsked::NotListed { host, allowed });
+    }
+    if url.scheme() != "https" && !is_here(url) && !fitting.iter().any(|a| a.unencrypted) {
+        return Err(NotAsked::Unencrypted { host });
     }
     Ok(())
 }
@@ -363,6 +416,66 @@ mod tests {
             &["*.y.gateway.example"],
             "may not travel",
         );
+    }
+
+    #[test]
+    fn a_gate_may_ask_hosts_of_the_settings_only() {
+        let check = |url: &str, allowed: &[&str], text: &str| {
+            let allowed: Vec<HostPattern> = allowed.iter().map(|a| a.parse().unwrap()).collect();
+            let said = may_ask(&url.parse().unwrap(), &allowed);
+            let said = said.map_or_else(|err| err.to_string(), |()| String::new());
+            assert_eq!(said.is_empty(), text.is_empty(), "{url}: {said}");
+            assert!(said.contains(text), "{url}: {said}");
+        };
+        let usual = [
+            "prometheus.example",
+            "*.ops.example",
+            "127.0.0.1",
+            "[::1]",
+            "localhost",
+        ];
+        check("https://prometheus.example:9090/a?b", &usual, "");
+        check("https://PROMETHEUS.example", &usual, "");
+        check("https://a.ops.example/", &usual, "");
+        check("http://127.0.0.1:9090/", &usual, "");
+        check("http://[::1]:9090/", &usual, "");
+        check("http://localhost/", &usual, "");
+        check(
+            "https://ops.example/",
+            &usual,
+            "ops.example may not be asked: add it",
+        );
+        check(
+            "https://prometheus.example.evil/",
+            &usual,
+            "may not be asked",
+        );
+        check(
+            "https://a/",
+            &[],
+            "gates.allowed_hosts of the control service, which lists none",
+        );
+        check("http://127.0.0.2/", &usual, "127.0.0.2 may not be asked");
+        check("http://169.254.169.254/", &usual, "may not be asked");
+        check(
+            "http://prometheus.example/",
+            &usual,
+            "unencrypted: write https://prometheus.example",
+        );
+        check(
+            "http://prometheus.example/",
+            &["http://prometheus.example"],
+            "",
+        );
+        for wrong in [
+            "https://user@localhost/",
+            "https://:pass@localhost/",
+            "ftp://localhost/",
+            "file:///etc/passwd",
+            "data:localhost",
+        ] {
+            check(wrong, &usual, "without user and password");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels, is_label};
 use keyfleet_core::id::{Generation, KeyVersion, Revision};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
-use keyfleet_core::rollout::{Phase, Verb};
+use keyfleet_core::rollout::{Phase, Verb, Verdict};
 use keyfleet_core::standing::Standing;
 use keyfleet_core::token::Role;
 
@@ -192,7 +192,8 @@ wire_enum!(Phase, v1::RolloutPhase, {
     Pending, Progressing, Paused, Halted, RollingBack, RollbackPaused, RollbackHalted, Completed, RolledBack,
     Aborted, Superseded,
 });
-wire_enum!(Verb, v1::RolloutVerb, { Pause, Resume, Abort, Rollback, Retry });
+wire_enum!(Verb, v1::RolloutVerb, { Pause, Resume, Abort, Rollback, Retry, Approve, FastForward });
+wire_enum!(Verdict, v1::GateVerdict, { Pass, Fail, Inconclusive });
 wire_enum!(Role, v1::Role, { Viewer, Operator, Admin });
 wire_enum!(Standing, v1::Standing, { Active, Suspended, Cloned, Revoked });
 

@@ -8,7 +8,7 @@ use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, DeploymentName, KeyName, SpaceId};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
-use keyfleet_core::rollout::{Phase, Verb};
+use keyfleet_core::rollout::{Phase, Verb, Verdict};
 use keyfleet_core::standing::Standing;
 use keyfleet_core::token::Role;
 use keyfleet_proto::{DESCRIPTORS, Invalid, labels, timestamp, timestamp_required, v1};
@@ -59,6 +59,9 @@ macro_rules! every_message {
             RotateCaRequest, RotateCaResponse, FinishCaRotationRequest, FinishCaRotationResponse, ReadAuditRequest,
             AuditEntry, AndonState, SetAndonRequest, SetAndonResponse, Check, SeenConnector, Probe, ProbeRequest,
             ProbeGrant, CheckNow, PreflightDeploymentRequest, PreflightDeploymentResponse, Adopt, Adoption,
+            Conflict, Estimate, GateState, ExplainRolloutRequest, ExplainRolloutResponse, SimulateRolloutRequest,
+            SimulateRolloutResponse, SimulationProgress, SimulationResult, SimulatedRollout, SimulatedWave, SimulatedEvent,
+            WorstCase,
         }
     };
 }
@@ -141,6 +144,7 @@ fn whatever_is_decoded_is_taken_or_refused_by_field() {
                 v1::DriftPolicy::try_from(number).map(|wire| check(DriftPolicy::try_from(wire)));
             let _ = v1::RolloutPhase::try_from(number).map(|wire| check(Phase::try_from(wire)));
             let _ = v1::RolloutVerb::try_from(number).map(|wire| check(Verb::try_from(wire)));
+            let _ = v1::GateVerdict::try_from(number).map(|wire| check(Verdict::try_from(wire)));
             let _ = v1::Role::try_from(number).map(|wire| check(Role::try_from(wire)));
             let _ = v1::Standing::try_from(number).map(|wire| check(Standing::try_from(wire)));
         }

@@ -46,10 +46,12 @@
 //! off; see also the notes in `kibana::version`.
 //!
 //! [`proxy::start`] is a small HTTP proxy that lists what it was asked for under the same `/_sim/requests`.
+//! [`gate::start`] is what the gates of rollouts ask: a page that passes or fails, and Prometheus' instant queries.
 
 pub mod cli;
 mod client;
 mod fault;
+pub mod gate;
 pub mod kibana;
 mod log;
 pub mod openai;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::{Error, Trouble};
 
 /// Statements that a connection keeps compiled: more than this crate has.
-const STATEMENTS_MAX: usize = 128;
+pub(crate) const STATEMENTS_MAX: usize = 128;
 
 /// The database holds no secrets, but who has which connector is nobody else's business.
 const FILE_MODE: u32 = 0o600;

@@ -1,15 +1,13 @@
-//! The operators' objects: connectors with all their revisions, placements, strategies.
+//! The operators' objects: connectors with all their revisions, and placements.
 
 use std::time::Duration;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::adoption::{Adopt, AdoptBy};
 use keyfleet_core::connector::{ConnectorRevision, ConnectorSpec, Probe};
-use keyfleet_core::failure::FailureClass;
-use keyfleet_core::id::{ConnectorName, PlacementName, Revision, RolloutId, StrategyName};
+use keyfleet_core::id::{ConnectorName, PlacementName, Revision, RolloutId};
 use keyfleet_core::models::Task;
 use keyfleet_core::placement::{DriftPolicy, Placement};
-use keyfleet_core::rollout::{Action, Amount, Budget, Deadlines, Sample, Strategy, Wave};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -71,39 +69,6 @@ struct ProbeRow {
     model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interval_secs: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct StrategyRow {
-    waves: Vec<WaveRow>,
-    deadline_millis: [u64; 4],
-    budgets: Vec<BudgetRow>,
-    offline_max_percent: u8,
-    rollback_concurrency: AmountRow,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WaveRow {
-    name: String,
-    selector: SelectorRow,
-    sample: Option<AmountRow>,
-    concurrency: AmountRow,
-    strict: bool,
-    soak_millis: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct BudgetRow {
-    class: Option<String>,
-    max: AmountRow,
-    min_sample: u32,
-    action: String,
-}
-
-#[derive(Serialize, Deserialize)]
-enum AmountRow {
-    Count(u32),
-    Percent(u8),
 }
 
 impl Tx<'_> {
@@ -306,45 +271,6 @@ impl Tx<'_> {
             ])?;
         Ok(())
     }
-
-    /// Every strategy, by name.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub fn strategies(&self) -> Result<Vec<Strategy>, Error> {
-        let mut statement = self
-            .0
-            .prepare_cached("SELECT name, spec FROM strategies ORDER BY name")?;
-        let mut rows = statement.query([])?;
-        let mut all = Vec::new();
-        while let Some(row) = rows.next()? {
-            let name = parse("strategies", &row.get::<_, String>(0)?)?;
-            all.push(read_strategy(name, &row.get::<_, String>(1)?)?);
-        }
-        Ok(all)
-    }
-
-    /// Stores a strategy, new or changed; running rollouts keep theirs.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub fn put_strategy(&self, strategy: &Strategy) -> Result<(), Error> {
-        self.0
-            .prepare_cached("INSERT OR REPLACE INTO strategies VALUES (?1, ?2)")?
-            .execute(params![strategy.name.as_str(), strategy_json(strategy)?])?;
-        Ok(())
-    }
-
-    /// Deletes a strategy; running rollouts keep theirs.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub fn delete_strategy(&self, name: &StrategyName) -> Result<(), Error> {
-        self.0
-            .prepare_cached("DELETE FROM strategies WHERE name = ?1")?
-            .execute([name.as_str()])?;
-        Ok(())
-    }
 }
 
 fn read_connector(row: &Row<'_>) -> Result<Connector, Error> {
@@ -448,113 +374,6 @@ impl From<ProbeRow> for Probe {
             max_tokens: row.max_tokens,
             model: row.model,
             interval: row.interval_secs.map(Duration::from_secs),
-        }
-    }
-}
-
-pub(crate) fn strategy_json(strategy: &Strategy) -> Result<String, Error> {
-    let Deadlines {
-        ack,
-        apply,
-        prove,
-        wave,
-    } = strategy.deadlines;
-    let row = StrategyRow {
-        waves: strategy.waves.iter().map(wave_row).collect(),
-        deadline_millis: [ack, apply, prove, wave].map(millis),
-        budgets: strategy.budgets.iter().map(budget_row).collect(),
-        offline_max_percent: strategy.offline_max_percent,
-        rollback_concurrency: strategy.rollback_concurrency.into(),
-    };
-    to_json("strategies", &row)
-}
-
-pub(crate) fn read_strategy(name: StrategyName, spec: &str) -> Result<Strategy, Error> {
-    const TABLE: &str = "strategies";
-    let row: StrategyRow = from_json(TABLE, spec)?;
-    let [ack, apply, prove, wave] = row.deadline_millis.map(Duration::from_millis);
-    Ok(Strategy {
-        name,
-        waves: row.waves.into_iter().map(read_wave).collect(),
-        deadlines: Deadlines {
-            ack,
-            apply,
-            prove,
-            wave,
-        },
-        budgets: row
-            .budgets
-            .into_iter()
-            .map(read_budget)
-            .collect::<Result<_, _>>()?,
-        offline_max_percent: row.offline_max_percent,
-        rollback_concurrency: row.rollback_concurrency.into(),
-    })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn wave_row(wave: &Wave) -> WaveRow {
-    WaveRow {
-        name: wave.name.clone(),
-        selector: (&wave.selector).into(),
-        sample: wave.sample.map(|Sample(amount)| amount.into()),
-        concurrency: wave.concurrency.into(),
-        strict: wave.strict,
-        soak_millis: millis(wave.soak),
-    }
-}
-
-fn read_wave(row: WaveRow) -> Wave {
-    Wave {
-        name: row.name,
-        selector: row.selector.into(),
-        sample: row.sample.map(|amount| Sample(amount.into())),
-        concurrency: row.concurrency.into(),
-        strict: row.strict,
-        soak: Duration::from_millis(row.soak_millis),
-    }
-}
-
-fn budget_row(budget: &Budget) -> BudgetRow {
-    BudgetRow {
-        class: budget.class.map(|class| class.as_str().to_owned()),
-        max: budget.max.into(),
-        min_sample: budget.min_sample,
-        action: budget.action.as_str().to_owned(),
-    }
-}
-
-fn read_budget(row: BudgetRow) -> Result<Budget, Error> {
-    const TABLE: &str = "strategies";
-    let class = row
-        .class
-        .map(|class| known(TABLE, &class, FailureClass::parse(&class)))
-        .transpose()?;
-    Ok(Budget {
-        class,
-        max: row.max.into(),
-        min_sample: row.min_sample,
-        action: known(TABLE, &row.action, Action::parse(&row.action))?,
-    })
-}
-
-impl From<Amount> for AmountRow {
-    fn from(amount: Amount) -> Self {
-        match amount {
-            Amount::Count(count) => Self::Count(count),
-            Amount::Percent(percent) => Self::Percent(percent),
-        }
-    }
-}
-
-impl From<AmountRow> for Amount {
-    fn from(row: AmountRow) -> Self {
-        match row {
-            AmountRow::Count(count) => Self::Count(count),
-            AmountRow::Percent(percent) => Self::Percent(percent),
         }
     }
 }

@@ -4,17 +4,17 @@ use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingId, Failure};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{DeploymentId, RolloutId};
-use keyfleet_core::rollout::{Phase, Run, Strategy};
+use keyfleet_core::rollout::{Approved, GateState, Phase, Run, Strategy, Verdict};
 use rusqlite::{Row, params};
 
 use crate::bindings::{read_failure, read_id};
-use crate::objects::{read_strategy, strategy_json};
 use crate::rows::{assignment, columns, known, nanos, parse, time, time_opt};
+use crate::strategies::{read_strategy, strategy_json};
 use crate::{Error, Tx};
 
 const TABLE: &str = "rollouts";
 const COLUMNS: &str = "id, strategy, spec, cause, actor, phase, reason, wave, wave_started_at, \
-                       started_at, ended_at";
+                       started_at, ended_at, fast_forward";
 
 /// One rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct RolloutTarget {
     pub rollback_at: Option<Timestamp>,
     /// Its failure so far is forgiven.
     pub forgiven: bool,
+    /// It no longer belongs to what the rollout is for.
+    pub left: bool,
     /// What had failed when it was told to go back.
     pub failure: Option<Failure>,
 }
@@ -106,9 +108,17 @@ impl Tx<'_> {
         let mut rows = statement.query(params)?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
-            all.push(read(row)?);
+            all.push(self.read(row)?);
         }
         Ok(all)
+    }
+
+    fn read(&self, row: &Row<'_>) -> Result<Rollout, Error> {
+        let mut rollout = read(row)?;
+        let id = rollout.id.to_string();
+        rollout.run.approvals = self.approvals(&id)?;
+        rollout.run.gates = self.gates(&id)?;
+        Ok(rollout)
     }
 
     /// Stores a new rollout with everything that is frozen in it.
@@ -124,7 +134,7 @@ impl Tx<'_> {
         let id = rollout.id.to_string();
         self.0
             .prepare_cached(
-                "INSERT INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                "INSERT INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?
             .execute(params![
                 id,
@@ -139,7 +149,12 @@ impl Tx<'_> {
                 nanos(rollout.run.wave_started_at),
                 nanos(rollout.started_at),
                 rollout.ended_at.map(nanos),
+                rollout.run.fast_forward,
             ])?;
+        self.put_gates(rollout.id, &rollout.run.gates)?;
+        for approved in &rollout.run.approvals {
+            self.approve_rollout(rollout.id, approved, rollout.started_at)?;
+        }
         for target in targets {
             self.put_rollout_target(rollout.id, target)?;
         }
@@ -161,6 +176,25 @@ impl Tx<'_> {
                 binding.failure.map(FailureClass::as_str),
             ])?;
         }
+        Ok(())
+    }
+
+    /// Takes a binding out of a rollout that never told it anything.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_rollout_binding(&self, id: RolloutId, binding: &BindingId) -> Result<(), Error> {
+        self.0
+            .prepare_cached(
+                "DELETE FROM rollout_bindings WHERE rollout = ?1
+                 AND deployment = ?2 AND space = ?3 AND connector = ?4",
+            )?
+            .execute(params![
+                id.to_string(),
+                binding.deployment.to_string(),
+                binding.space.as_str(),
+                binding.connector.as_str(),
+            ])?;
         Ok(())
     }
 
@@ -202,7 +236,7 @@ impl Tx<'_> {
         self.0
             .prepare_cached(
                 "UPDATE rollouts SET phase = ?2, active = ?3, reason = ?4, wave = ?5,
-                 wave_started_at = ?6, ended_at = ?7 WHERE id = ?1",
+                 wave_started_at = ?6, ended_at = ?7, fast_forward = ?8 WHERE id = ?1",
             )?
             .execute(params![
                 id.to_string(),
@@ -212,8 +246,90 @@ impl Tx<'_> {
                 run.wave,
                 nanos(run.wave_started_at),
                 ended_at.map(nanos),
+                run.fast_forward,
+            ])?;
+        self.put_gates(id, &run.gates)
+    }
+
+    /// Notes that somebody agrees with a wave; said twice it stands once.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn approve_rollout(
+        &self,
+        id: RolloutId,
+        approved: &Approved,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        self.0
+            .prepare_cached("INSERT OR IGNORE INTO rollout_approvals VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
+                id.to_string(),
+                approved.wave,
+                approved.principal,
+                nanos(at)
             ])?;
         Ok(())
+    }
+
+    fn approvals(&self, id: &str) -> Result<Vec<Approved>, Error> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT wave, principal FROM rollout_approvals WHERE rollout = ?1 ORDER BY wave, at, principal",
+        )?;
+        let mut rows = statement.query([id])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(Approved {
+                wave: row.get(0)?,
+                principal: row.get(1)?,
+            });
+        }
+        Ok(all)
+    }
+
+    /// Stores where the gates of a rollout stand, in the place of what was known.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn put_gates(&self, id: RolloutId, gates: &[GateState]) -> Result<(), Error> {
+        let id = id.to_string();
+        self.0
+            .prepare_cached("DELETE FROM rollout_gates WHERE rollout = ?1")?
+            .execute([&id])?;
+        let mut insert = self
+            .0
+            .prepare_cached("INSERT INTO rollout_gates VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        for gate in gates {
+            insert.execute(params![
+                id,
+                gate.name,
+                gate.verdict.as_str(),
+                gate.streak,
+                nanos(gate.at),
+                gate.text,
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn gates(&self, id: &str) -> Result<Vec<GateState>, Error> {
+        const TABLE: &str = "rollout_gates";
+        let mut statement = self.0.prepare_cached(
+            "SELECT name, verdict, streak, at, text FROM rollout_gates WHERE rollout = ?1 ORDER BY name",
+        )?;
+        let mut rows = statement.query([id])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let verdict: String = row.get(1)?;
+            all.push(GateState {
+                name: row.get(0)?,
+                verdict: known(TABLE, &verdict, Verdict::parse(&verdict))?,
+                streak: row.get(2)?,
+                at: time(TABLE, row.get(3)?)?,
+                text: row.get(4)?,
+            });
+        }
+        Ok(all)
     }
 
     /// The deployments of a rollout, in order of their ids.
@@ -222,7 +338,7 @@ impl Tx<'_> {
     /// Where the database fails.
     pub fn rollout_targets(&self, id: RolloutId) -> Result<Vec<RolloutTarget>, Error> {
         let mut statement = self.0.prepare_cached(
-            "SELECT deployment, wave, offered_at, rollback_at, forgiven, failure_class, text
+            "SELECT deployment, wave, offered_at, rollback_at, forgiven, failure_class, text, gone
              FROM rollout_targets WHERE rollout = ?1 ORDER BY deployment",
         )?;
         let mut rows = statement.query([id.to_string()])?;
@@ -235,6 +351,7 @@ impl Tx<'_> {
                 rollback_at: time_opt("rollout_targets", row.get(3)?)?,
                 forgiven: row.get(4)?,
                 failure: read_failure("rollout_targets", row, 5)?,
+                left: row.get(7)?,
             });
         }
         Ok(all)
@@ -247,7 +364,7 @@ impl Tx<'_> {
     pub fn put_rollout_target(&self, id: RolloutId, target: &RolloutTarget) -> Result<(), Error> {
         self.0
             .prepare_cached(
-                "INSERT OR REPLACE INTO rollout_targets VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT OR REPLACE INTO rollout_targets VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
             .execute(params![
                 id.to_string(),
@@ -264,6 +381,7 @@ impl Tx<'_> {
                     .failure
                     .as_ref()
                     .map_or("", |failure| failure.text.as_str()),
+                target.left,
             ])?;
         Ok(())
     }
@@ -308,6 +426,10 @@ fn read(row: &Row<'_>) -> Result<Rollout, Error> {
             hold_reason: row.get(6)?,
             wave: row.get(7)?,
             wave_started_at: time(TABLE, row.get(8)?)?,
+            author: row.get(4)?,
+            approvals: Vec::new(),
+            fast_forward: row.get(11)?,
+            gates: Vec::new(),
         },
         started_at: time(TABLE, row.get(9)?)?,
         ended_at: time_opt(TABLE, row.get(10)?)?,

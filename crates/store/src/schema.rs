@@ -235,6 +235,47 @@ ALTER TABLE bindings ADD COLUMN rung TEXT;
 ALTER TABLE bindings ADD COLUMN refs INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE bindings ADD COLUMN refs_agreed INTEGER NOT NULL DEFAULT 0;
 
+-- A run of which no wave has begun has none; and the wave that an operator went past.
+ALTER TABLE rollouts RENAME TO rollouts_before;
+CREATE TABLE rollouts (
+  id TEXT PRIMARY KEY,
+  strategy TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  phase TEXT NOT NULL,
+  active INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  wave INTEGER,
+  wave_started_at INTEGER NOT NULL,
+  started_at INTEGER NOT NULL,
+  ended_at INTEGER,
+  fast_forward INTEGER
+) STRICT;
+INSERT INTO rollouts SELECT *, NULL FROM rollouts_before;
+DROP TABLE rollouts_before;
+CREATE INDEX rollouts_active ON rollouts (active) WHERE active = 1;
+-- It no longer belongs to what the rollout is for.
+ALTER TABLE rollout_targets ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE rollout_approvals (
+  rollout TEXT NOT NULL,
+  wave INTEGER NOT NULL,
+  principal TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (rollout, wave, principal)
+) STRICT;
+
+CREATE TABLE rollout_gates (
+  rollout TEXT NOT NULL,
+  name TEXT NOT NULL,
+  verdict TEXT NOT NULL,
+  streak INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  text TEXT NOT NULL,
+  PRIMARY KEY (rollout, name)
+) STRICT;
+
 -- Connectors of others, as agents see them.
 CREATE TABLE seen_connectors (
   deployment TEXT NOT NULL,

@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: what the product weighs, beside its bars.
 //!
 //! So far the three weights of the agent: the binary of its own build profile, the memory of an agent that has proven
-//! a connector and is idle in its session, and the crates that it links.
+//! a connector and is idle in its session, and the crates that it links; and how long one decision of the engine takes.
+
+mod plan;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -70,7 +72,10 @@ pub fn run(json: Option<&Path>) -> Result<()> {
     binaries::build()?;
     say::line("starting OpenBao, control, a simulated Kibana and one agent ...");
     let memory = idle_memory(&binary)?;
-    report(&bars(size, memory, n_crates), json)
+    say::line("measuring one decision over 100,000 bindings ...");
+    let mut bars = bars(size, memory, n_crates);
+    bars.extend(plan::bars()?);
+    report(&bars, json)
 }
 
 /// The command line's arguments: nothing, or `--json FILE`.

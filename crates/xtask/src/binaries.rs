@@ -63,9 +63,18 @@ pub fn build() -> Result<()> {
 /// # Errors
 /// It cannot be started or ends with another code than 0.
 pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    run_with(program, arguments, &[])
+}
+
+/// As [`run`], with more in the tool's environment.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     let mut command = Command::new(program);
     command
         .args(arguments)
+        .envs(environment.iter().copied())
         .current_dir(workspace())
         .stdin(std::process::Stdio::null());
     forget_own_package(&mut command);

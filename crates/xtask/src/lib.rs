@@ -15,5 +15,6 @@ pub mod net;
 pub mod process;
 pub mod registry;
 pub mod say;
+pub mod simulate;
 pub mod stack;
 pub mod wait;

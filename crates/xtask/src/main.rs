@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{bao, bench, binaries, demo, say};
+use xtask::{bao, bench, binaries, demo, say, simulate};
 
 const USAGE: &str = "\
 Usage: cargo xtask <command>
@@ -11,7 +11,9 @@ Usage: cargo xtask <command>
   demo [--keep]      run the whole product on this machine and show a rollout
   test [arguments]   fetch OpenBao, build every binary, run every test; arguments go to the test runner
   check              format, lints, licences, then test: what CI runs
-  bench [arguments]  measure against the bars of the design; `--json FILE` writes the figures down too";
+  bench [arguments]  measure against the bars of the design; `--json FILE` writes the figures down too
+  simulate [--seeds N] [--from S]
+                     run random scenarios of the rollout engine with optimisation, a million where no number is given";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +22,7 @@ enum Task {
     Test(Vec<String>),
     Check,
     Bench { json: Option<std::path::PathBuf> },
+    Simulate(simulate::Seeds),
     Help,
 }
 
@@ -45,6 +48,7 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         ("bench", _) => Ok(Task::Bench {
             json: bench::arguments(&rest)?,
         }),
+        ("simulate", _) => Ok(Task::Simulate(simulate::arguments(&rest)?)),
         ("check", []) => Ok(Task::Check),
         ("help" | "--help" | "-h", []) => Ok(Task::Help),
         ("check" | "help", [unexpected, ..]) => {
@@ -60,6 +64,7 @@ fn run(task: Task) -> Result<()> {
         Task::Check => check(),
         Task::Demo { keep } => demo::run(keep),
         Task::Bench { json } => bench::run(json.as_deref()),
+        Task::Simulate(seeds) => simulate::run(seeds),
         Task::Help => {
             say::line(USAGE);
             Ok(())

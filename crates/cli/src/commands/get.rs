@@ -39,7 +39,7 @@ Example:
     #[command(alias = "strategy")]
     #[command(after_long_help = "\
 Example:
-  keyfleet get strategies")]
+  keyfleet get strategies -o wide")]
     Strategies,
     /// Keys, never their secrets
     #[command(alias = "key")]
@@ -168,8 +168,8 @@ async fn strategies(client: &Client, printer: &Printer) -> Result<(), Error> {
         })
         .await?;
     let empty = empty(list.strategies.is_empty(), "no strategies yet");
-    printer.show_list(&list, empty, |_| {
-        views::placement::strategies(&list.strategies)
+    printer.show_list(&list, empty, |view| {
+        views::placement::strategies(&list.strategies, view)
     })
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod plan;
 pub(crate) mod rollout;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod version;

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use keyfleet_proto::v1;
 
+use super::simulate::{self, SimulateArgs};
 use super::{Session, get};
 use crate::client::Client;
 use crate::error::Error;
@@ -41,6 +42,12 @@ Examples:
   keyfleet rollout watch
   keyfleet rollout watch 0192f3a4 --exit-on-halt --timeout 1h")]
     Watch(WatchArgs),
+    /// Say why it does not advance: the run, its waves, and each deployment that waits
+    #[command(after_long_help = "\
+Examples:
+  keyfleet rollout explain
+  keyfleet rollout explain 0192f3a4 --deployment kibana-a")]
+    Explain(ExplainArgs),
     /// Offer nothing more for now; what is in flight goes on
     #[command(after_long_help = "\
 Example:
@@ -66,6 +73,19 @@ Example:
 Example:
   keyfleet rollout retry 0192f3a4 --reason 'quota was raised'")]
     Retry(VerbArgs),
+    /// Agree that a wave may begin
+    #[command(after_long_help = "\
+Examples:
+  keyfleet rollout approve 0192f3a4 --reason 'canary looks fine'
+  keyfleet rollout approve 0192f3a4 --wave fleet")]
+    Approve(ApproveArgs),
+    /// Skip the soak and the absences of the running wave, never its failures
+    #[command(after_long_help = "\
+Example:
+  keyfleet rollout fast-forward 0192f3a4 --reason 'urgent'")]
+    FastForward(VerbArgs),
+    /// Try manifests on a model of the fleet before anything is touched
+    Simulate(SimulateArgs),
 }
 
 /// Which rollout to watch, and how long.
@@ -76,6 +96,36 @@ pub(crate) struct WatchArgs {
     /// Also end, with code 5, when the rollout is paused or halted
     #[arg(long)]
     exit_on_halt: bool,
+}
+
+/// What to explain.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Id of the rollout, or its beginning; the active one where left out
+    id: Option<String>,
+    /// Only this deployment
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    deployment: String,
+}
+
+/// Which wave to agree with.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    #[command(flatten)]
+    verb: VerbArgs,
+    /// Name of the wave; the next that asks for it where left out
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    wave: String,
 }
 
 /// Which rollout to change, and why.
@@ -97,12 +147,20 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
     if let Command::Watch(args) = command {
         return watch(session, args).await;
     }
+    if let Command::Simulate(args) = command {
+        return simulate::run(session, args).await;
+    }
     let client = session.client().await?;
     let printer = session.printer;
     match command {
         Command::List { active } => get::rollouts(&client, printer, active).await?,
         Command::Show { id } => show(&client, printer, id.as_deref()).await?,
-        Command::Watch(_) => {}
+        Command::Watch(_) | Command::Simulate(_) => {}
+        Command::Explain(args) => explain(&client, printer, args).await?,
+        Command::Approve(args) => approve(&client, printer, args).await?,
+        Command::FastForward(args) => {
+            change(&client, printer, args, v1::RolloutVerb::FastForward).await?
+        }
         Command::Pause(args) => change(&client, printer, args, v1::RolloutVerb::Pause).await?,
         Command::Resume(args) => change(&client, printer, args, v1::RolloutVerb::Resume).await?,
         Command::Abort(args) => change(&client, printer, args, v1::RolloutVerb::Abort).await?,
@@ -147,25 +205,53 @@ pub(super) async fn show(
     printer.show(&response, |view| views::rollout::page(&response, view))
 }
 
+async fn explain(client: &Client, printer: &Printer, args: ExplainArgs) -> Result<(), Error> {
+    let request = v1::ExplainRolloutRequest {
+        id: resolve(client, args.id.as_deref()).await?,
+        deployment: args.deployment,
+    };
+    let response = client
+        .call(request, async |api, request| {
+            api.explain_rollout(request).await
+        })
+        .await?;
+    printer.show(&response, |view| views::rollout::explained(&response, view))
+}
+
 async fn change(
     client: &Client,
     printer: &Printer,
     args: VerbArgs,
     verb: v1::RolloutVerb,
 ) -> Result<(), Error> {
-    let id = resolve(client, Some(&args.id)).await?;
+    let rollout = say(client, args, verb, String::new()).await?;
+    printer.show(&rollout, |_| views::rollout::sentence(&rollout))
+}
+
+async fn approve(client: &Client, printer: &Printer, args: ApproveArgs) -> Result<(), Error> {
+    let rollout = say(client, args.verb, v1::RolloutVerb::Approve, args.wave).await?;
+    printer.show(&rollout, |_| views::rollout::approved(&rollout))
+}
+
+/// Gives the rollout after the verb.
+async fn say(
+    client: &Client,
+    args: VerbArgs,
+    verb: v1::RolloutVerb,
+    wave: String,
+) -> Result<v1::Rollout, Error> {
     let request = v1::ChangeRolloutRequest {
-        id,
+        id: resolve(client, Some(&args.id)).await?,
         verb: verb.into(),
         reason: args.reason,
+        wave,
     };
     let response = client
         .call(request, async |api, request| {
             api.change_rollout(request).await
         })
         .await?;
-    let rollout = response.rollout.ok_or(Error::Incomplete("rollout"))?;
-    printer.show(&rollout, |_| views::rollout::sentence(&rollout))
+    response.rollout.ok_or(Error::Incomplete("rollout"))
 }
 
 /// The full id for what the operator wrote.

@@ -53,9 +53,15 @@ pub(crate) fn clean_lines(text: &str) -> String {
 }
 
 fn visible(text: &str) -> String {
+    let is_shown = |c: char| !c.is_control() && !turns_around(c);
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_shown(c) { c } else { ' ' })
         .collect()
+}
+
+/// True for what makes a terminal show the characters after it in another order (Unicode UAX #9).
+fn turns_around(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Text in lines of at most so many characters; a longer word keeps its own line.
@@ -115,5 +121,6 @@ mod tests {
     fn a_terminal_obeys_nothing_foreign() {
         assert_eq!(clean("\u{1b}[2Jhello\nworld "), "[2Jhello world");
         assert_eq!(clean_lines("a\u{7}b\nc\r\n"), "a b\nc");
+        assert_eq!(clean("all \u{202e}llew\u{2069}"), "all  llew");
     }
 }

@@ -11,7 +11,9 @@ pub(crate) mod placement;
 pub(crate) mod plan;
 pub(crate) mod preflight;
 pub(crate) mod rollout;
+pub(crate) mod simulation;
 pub(crate) mod status;
+mod timeline;
 pub(crate) mod token;
 pub(crate) mod words;
 

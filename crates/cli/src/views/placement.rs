@@ -3,7 +3,7 @@
 use keyfleet_proto::v1;
 
 use super::words;
-use crate::output::{Cell, Table};
+use crate::output::{Cell, Table, View};
 
 /// The table of placements.
 pub(crate) fn table(placements: &[v1::Placement]) -> String {
@@ -52,8 +52,8 @@ fn adopts(all: &[v1::Adopt]) -> String {
     all.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
-/// The table of strategies: a line for each wave.
-pub(crate) fn strategies(strategies: &[v1::Strategy]) -> String {
+/// The table of strategies: a line for each wave; wide, a line for each rule of all waves too.
+pub(crate) fn strategies(strategies: &[v1::Strategy], view: &View) -> String {
     let mut table = Table::new(&["NAME", "SET", "WAVE", "HOW…"]);
     for strategy in strategies {
         if strategy.waves.is_empty() {
@@ -67,6 +67,13 @@ pub(crate) fn strategies(strategies: &[v1::Strategy]) -> String {
                 (_, false) => (Cell::blank(), Cell::blank()),
             };
             table.row(vec![name, set, (index + 1).to_string().into(), wave.into()]);
+        }
+        for rule in strategy.rules.iter().filter(|_| view.wide) {
+            let set = match strategy.set.is_empty() {
+                true => "".into(),
+                false => Cell::blank(),
+            };
+            table.row(vec![Cell::blank(), set, "all".into(), rule.into()]);
         }
     }
     table.without_empty_columns().to_string()

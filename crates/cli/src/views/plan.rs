@@ -4,6 +4,7 @@ use keyfleet_proto::v1;
 
 use super::rollout::short_id;
 use super::{Page, words};
+use crate::duration;
 use crate::output::{Cell, Table, Tone, View, clean, counted, paint};
 
 /// Rows of bindings that are shown without `-o wide`: a change of the whole fleet would bury the rest.
@@ -26,6 +27,7 @@ pub(crate) fn page(result: &v1::PlanResult, view: &View) -> String {
     for rollout in &result.rollouts {
         waves(&mut page, rollout);
     }
+    page.sentences("Under way already", Tone::Between, &conflicts(result));
     page.sentences(
         "Cannot be rolled back",
         Tone::Between,
@@ -161,7 +163,17 @@ fn deployments(page: &mut Page, result: &v1::PlanResult, view: &View) {
 
 fn waves(page: &mut Page, rollout: &v1::PlannedRollout) {
     page.heading(&format!("Rollout by strategy {}", clean(&rollout.strategy)));
-    let mut table = Table::new(&["WAVE", "NAME", "DEPLOYMENTS", "AT ONCE", "LIMIT ON HARM…"]);
+    let mut table = Table::new(&[
+        "WAVE",
+        "NAME",
+        "DEPLOYMENTS",
+        "AT ONCE",
+        "SOAK",
+        "APPROVALS",
+        "MARK",
+        "AT ONCE IS…",
+        "LIMIT ON HARM…",
+    ]);
     for (index, wave) in rollout.waves.iter().enumerate() {
         let limit = match (wave.strict, wave.overshoot_max) {
             (true, _) => {
@@ -170,15 +182,43 @@ fn waves(page: &mut Page, rollout: &v1::PlannedRollout) {
             (false, 0) => String::new(),
             (false, n) => format!("at worst {} beyond the budget", counted(n, "failure")),
         };
+        let at_once = wave.concurrency.to_string();
+        // A plain number is its own rule.
+        let rule = if wave.rule == at_once { "" } else { &wave.rule };
         table.row(vec![
             (index + 1).to_string().into(),
             (&wave.name).into(),
             wave.deployments.to_string().into(),
-            wave.concurrency.to_string().into(),
+            (&at_once).into(),
+            some(wave.soak_secs, duration::short).into(),
+            some(wave.approvals.into(), |n| n.to_string()).into(),
+            if wave.mandatory { "mandatory" } else { "" }.into(),
+            rule.into(),
             limit.into(),
         ]);
     }
-    page.line(table);
+    page.line(table.without_empty_columns());
+    for rule in &rollout.rules {
+        page.marked(Tone::Plain, rule);
+    }
+}
+
+/// A number in words; empty where it is zero.
+fn some(n: u64, words: impl Fn(u64) -> String) -> String {
+    match n {
+        0 => String::new(),
+        n => words(n),
+    }
+}
+
+/// What the change meets that is under way already, a sentence for each rollout.
+pub(super) fn conflicts(result: &v1::PlanResult) -> Vec<String> {
+    let sentence = |conflict: &v1::Conflict| {
+        let id = short_id(&conflict.rollout_id);
+        let connectors = conflict.connectors.join(", ");
+        format!("rollout {id} ({connectors}): {}", conflict.sentence)
+    };
+    result.conflicts.iter().map(sentence).collect()
 }
 
 /// What becomes of connectors that were there before, with what the first write changes.

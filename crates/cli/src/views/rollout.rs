@@ -24,6 +24,7 @@ pub(crate) fn rows(rollouts: &[v1::Rollout], view: &View) -> Table {
             "PHASE",
             "WAVE",
             "DONE",
+            "LEFT",
             "STRATEGY",
             "CONNECTORS",
             "STARTED",
@@ -37,6 +38,7 @@ pub(crate) fn rows(rollouts: &[v1::Rollout], view: &View) -> Table {
             "PHASE",
             "WAVE",
             "DONE",
+            "LEFT",
             "STARTED",
             "CAUSE…",
             "REASON…",
@@ -56,6 +58,10 @@ pub(crate) fn rows(rollouts: &[v1::Rollout], view: &View) -> Table {
             phase_cell(rollout),
             wave(rollout).into(),
             format!("{done}/{total}").into(),
+            left_secs(rollout)
+                .map(duration::short)
+                .unwrap_or_default()
+                .into(),
         ];
         if view.wide {
             cells.push((&rollout.strategy).into());
@@ -76,6 +82,17 @@ pub(crate) fn rows(rollouts: &[v1::Rollout], view: &View) -> Table {
 pub(crate) fn page(response: &v1::GetRolloutResponse, view: &View) -> String {
     let mut page = Page::default();
     let rollout = response.rollout.clone().unwrap_or_default();
+    facts(&mut page, &rollout, view);
+    page.table("Waves", &wave_rows(&rollout));
+    page.table("Gates", &gate_rows(&rollout, view));
+    page.table("Targets", &target_rows(&rollout, response.targets.iter()));
+    let whole: Vec<String> = waiting_as_a_whole(&rollout).collect();
+    page.sentences("Waiting", Tone::Between, &whole);
+    page.events(&response.events, view);
+    page.finish()
+}
+
+fn facts(page: &mut Page, rollout: &v1::Rollout, view: &View) {
     page.fact("Rollout", &rollout.id);
     page.fact(
         "Phase",
@@ -86,15 +103,116 @@ pub(crate) fn page(response: &v1::GetRolloutResponse, view: &View) -> String {
     );
     page.fact("Reason", clean(&rollout.reason));
     page.fact("Cause", clean(&rollout.cause));
+    page.fact("By", clean(&rollout.author));
     page.fact("Strategy", &rollout.strategy);
     page.fact("Connectors", rollout.connectors.join(", "));
     page.fact("Started", when(rollout.started_at, view));
     page.fact("Ended", when(rollout.ended_at, view));
+    let estimate = rollout.estimate.as_ref();
+    page.fact(
+        "Time left",
+        estimate
+            .map(|estimate| clean(&estimate.basis))
+            .unwrap_or_default(),
+    );
+}
+
+/// Why a rollout does not advance.
+pub(crate) fn explained(response: &v1::ExplainRolloutResponse, view: &View) -> String {
+    let mut page = Page::default();
+    let rollout = response.rollout.clone().unwrap_or_default();
+    facts(&mut page, &rollout, view);
+    page.sentences("Rollout", Tone::Between, [&response.sentence]);
     page.table("Waves", &wave_rows(&rollout));
-    page.table("Targets", &target_rows(&rollout, response.targets.iter()));
-    waiting(&mut page, &rollout.waiting);
-    page.events(&response.events, view);
+    page.table("Gates", &gate_rows(&rollout, view));
+    let mut table = Table::new(&["DEPLOYMENT", "WHY IT WAITS…"]);
+    for waiting in &response.deployments {
+        table.row(vec![
+            (&waiting.deployment).into(),
+            (&waiting.sentence).into(),
+        ]);
+    }
+    page.table("Deployments", &table);
+    if response.more > 0 {
+        page.line(format_args!(
+            "… and {} more: --deployment names one",
+            counted(response.more, "deployment")
+        ));
+    }
     page.finish()
+}
+
+/// Who has agreed with which wave: `wave fleet: 1 of 2 approvals (ada)`.
+pub(crate) fn approved(rollout: &v1::Rollout) -> String {
+    let mut page = Page::default();
+    page.sentence(&sentence(rollout));
+    for wave in rollout.waves.iter().filter(|w| w.approvals_required > 0) {
+        let by = match wave.approved_by.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", clean(&wave.approved_by.join(", "))),
+        };
+        let name = clean(&wave.name);
+        page.sentence(&format!("wave {name}: {}{by}", approvals(wave)));
+    }
+    page.finish()
+}
+
+/// `1 of 2 approvals`.
+fn approvals(wave: &v1::Wave) -> String {
+    let (given, required) = (wave.approved_by.len(), wave.approvals_required);
+    format!("{given} of {}", counted(required, "approval"))
+}
+
+/// How long it still takes, where that is known: `about 33m left`.
+pub(crate) fn left(rollout: &v1::Rollout) -> Option<String> {
+    left_secs(rollout).map(|secs| format!("about {} left", duration::short(secs)))
+}
+
+/// Whole minutes where it is minutes: an estimate is not better than that.
+fn left_secs(rollout: &v1::Rollout) -> Option<u64> {
+    let secs = rollout.estimate.as_ref()?.left_secs?;
+    Some(if secs < 60 {
+        secs
+    } else {
+        secs.div_ceil(60) * 60
+    })
+}
+
+/// What holds it up as a whole, in sentences.
+pub(crate) fn waiting_as_a_whole(rollout: &v1::Rollout) -> impl Iterator<Item = String> {
+    let whole = rollout
+        .waiting
+        .iter()
+        .filter(|waiting| waiting.deployment.is_empty());
+    whole.map(|waiting| waiting.sentence.clone())
+}
+
+/// The gates that let nothing new begin, with what they said.
+pub(crate) fn gates_not_passing(rollout: &v1::Rollout) -> impl Iterator<Item = String> {
+    let gates = rollout.gates.iter().filter(|_| rollout.ended_at.is_none());
+    gates
+        .filter(|gate| gate.verdict() != v1::GateVerdict::Pass)
+        .map(|gate| {
+            let (verdict, _) = words::verdict(gate.verdict);
+            match gate.text.is_empty() {
+                true => format!("gate {}: {verdict}", gate.name),
+                false => format!("gate {}: {verdict}, {}", gate.name, gate.text),
+            }
+        })
+}
+
+fn gate_rows(rollout: &v1::Rollout, view: &View) -> Table {
+    let mut table = Table::new(&["GATE", "VERDICT", "ASKED", "ANSWER…"]);
+    for gate in &rollout.gates {
+        let (verdict, tone) = words::verdict(gate.verdict);
+        table.row(vec![
+            (&gate.name).into(),
+            Cell::toned(verdict, tone),
+            when(gate.at, view).into(),
+            (&gate.text).into(),
+        ]);
+    }
+    table.without_empty_columns()
 }
 
 /// How a watched rollout ended: the targets that failed or are not proven, then one line.
@@ -180,11 +298,20 @@ pub(crate) fn wave_marks(wave: &v1::Wave) -> String {
     if wave.strict {
         marks.push("strict".to_owned());
     }
+    if wave.mandatory {
+        marks.push("mandatory".to_owned());
+    }
+    if wave.approvals_required > 0 {
+        marks.push(approvals(wave));
+    }
     if wave.baseline_red > 0 {
         marks.push(format!("{} broken before", wave.baseline_red));
     }
     if wave.offline > 0 {
         marks.push(format!("{} offline", wave.offline));
+    }
+    if wave.left > 0 {
+        marks.push(format!("{} left it", wave.left));
     }
     marks.join(", ")
 }
@@ -207,13 +334,34 @@ fn phase_cell(rollout: &v1::Rollout) -> Cell {
 fn wave(rollout: &v1::Rollout) -> String {
     let index = usize::try_from(rollout.wave).unwrap_or(usize::MAX);
     match rollout.waves.get(index) {
-        Some(wave) => format!("{} ({}/{})", wave.name, index + 1, rollout.waves.len()),
+        Some(wave) => {
+            let before = if has_begun(rollout, wave) {
+                ""
+            } else {
+                "before "
+            };
+            let n_waves = rollout.waves.len();
+            format!("{before}{} ({}/{n_waves})", wave.name, index + 1)
+        }
         None => String::new(),
     }
 }
 
+/// True where the running wave has begun; an older control service says of no wave that it has.
+fn has_begun(rollout: &v1::Rollout, wave: &v1::Wave) -> bool {
+    wave.begun || rollout.ended_at.is_some() || wave_done(wave) > 0
+}
+
 fn wave_rows(rollout: &v1::Rollout) -> Table {
-    let mut table = Table::new(&["WAVE", "NAME", "DONE", "AT ONCE", "MARKS", "STATES…"]);
+    let mut table = Table::new(&[
+        "WAVE",
+        "NAME",
+        "DONE",
+        "AT ONCE",
+        "MARKS",
+        "STATES…",
+        "WAITS…",
+    ]);
     for (index, wave) in rollout.waves.iter().enumerate() {
         table.row(vec![
             (index + 1).to_string().into(),
@@ -222,6 +370,7 @@ fn wave_rows(rollout: &v1::Rollout) -> Table {
             wave.concurrency.to_string().into(),
             wave_marks(wave).into(),
             words::counts_cell(&wave.states),
+            (&wave.waiting).into(),
         ]);
     }
     table.without_empty_columns()
@@ -252,13 +401,4 @@ fn target_rows<'a>(
         ]);
     }
     table.without_empty_columns()
-}
-
-fn waiting(page: &mut Page, waiting: &[v1::Waiting]) {
-    let whole: Vec<String> = waiting
-        .iter()
-        .filter(|waiting| waiting.deployment.is_empty())
-        .map(|waiting| waiting.sentence.clone())
-        .collect();
-    page.sentences("Waiting", Tone::Between, &whole);
 }

@@ -6,7 +6,7 @@ use keyfleet_core::binding::{BindingState, Rung};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
-use keyfleet_core::rollout::Phase;
+use keyfleet_core::rollout::{Phase, Verdict};
 use keyfleet_core::standing::Standing;
 use keyfleet_core::token::Role;
 use keyfleet_proto::v1;
@@ -119,6 +119,17 @@ pub(crate) fn phase_tone(wire: i32) -> Tone {
             | Phase::Superseded,
         )
         | None => Tone::Between,
+    }
+}
+
+/// What a gate last said; one that has not answered holds the rollout up too.
+pub(crate) fn verdict(wire: i32) -> (&'static str, Tone) {
+    match known::<v1::GateVerdict, Verdict>(wire) {
+        Some(verdict @ Verdict::Pass) => (verdict.as_str(), Tone::Good),
+        Some(verdict @ Verdict::Fail) => (verdict.as_str(), Tone::Bad),
+        Some(verdict @ Verdict::Inconclusive) => (verdict.as_str(), Tone::Between),
+        None if wire == 0 => ("not asked yet", Tone::Between),
+        None => (UNKNOWN, Tone::Between),
     }
 }
 

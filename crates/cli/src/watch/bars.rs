@@ -8,11 +8,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keyfleet_proto::v1;
 
 use crate::output::{Tone, clean, paint};
-use crate::views::rollout::{short_id, wave_done, wave_marks};
+use crate::views::rollout::{
+    gates_not_passing, left, short_id, waiting_as_a_whole, wave_done, wave_marks,
+};
 use crate::views::words;
 
 /// Redraws a second: enough to look alive.
-const REDRAWS_HZ: u8 = 10;
+pub(super) const REDRAWS_HZ: u8 = 10;
 
 /// How often the clock in the head line moves.
 const TICK: Duration = Duration::from_millis(250);
@@ -112,8 +114,11 @@ impl RolloutBars {
         } else {
             &rollout.reason
         };
+        let left = left(rollout)
+            .map(|left| format!("  {left}"))
+            .unwrap_or_default();
         self.head.set_message(colored(&format!(
-            "rollout {} {phase}  {}",
+            "rollout {} {phase}{left}  {}",
             short_id(&rollout.id),
             clean(why)
         )));
@@ -131,21 +136,16 @@ impl RolloutBars {
                 paint(&counts, tone)
             };
             bar.set_message(colored(&format!("{counts}{marks}")));
+            // Deployments may leave the rollout.
+            bar.set_length(wave.deployments.into());
             bar.set_position(wave_done(wave).into());
         }
-        let waiting: Vec<String> = rollout
-            .waiting
-            .iter()
-            .filter(|waiting| waiting.deployment.is_empty())
-            .map(|waiting| {
-                format!(
-                    "  {} {}",
-                    paint("!", Tone::Between),
-                    clean(&waiting.sentence)
-                )
-            })
-            .collect();
-        self.foot.set_message(colored(&waiting.join("\n")));
+        let mark = paint("!", Tone::Between);
+        let held = waiting_as_a_whole(rollout)
+            .chain(gates_not_passing(rollout))
+            .map(|sentence| format!("  {mark} {}", clean(&sentence)));
+        let held: Vec<String> = held.collect();
+        self.foot.set_message(colored(&held.join("\n")));
     }
 }
 
@@ -159,7 +159,7 @@ fn colored(text: &str) -> String {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     // The templates are ours; a broken one would only look plain.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use keyfleet_proto::v1;
 
 use crate::output::{Printer, clean, time_of_day};
-use crate::views::rollout::{short_id, wave_done, wave_marks};
+use crate::views::rollout::{
+    gates_not_passing, left, short_id, waiting_as_a_whole, wave_done, wave_marks,
+};
 use crate::views::words;
 
 /// What was said last, by what it was said of.
@@ -33,10 +35,15 @@ impl Lines {
 
     /// Says what is new.
     pub(super) fn update(&mut self, printer: &Printer, rollout: &v1::Rollout) {
+        // How long it still takes is said with other news only: it changes all the time.
+        let mut left = left(rollout)
+            .map(|left| format!(", {left}"))
+            .unwrap_or_default();
         for (subject, text) in sentences(rollout, self.many) {
             let key = format!("{} {subject}", rollout.id);
             if self.said.get(&key) != Some(&text) {
-                Self::say(printer, &format!("{subject}{text}"));
+                let left = std::mem::take(&mut left);
+                Self::say(printer, &format!("{subject}{text}{left}"));
                 self.said.insert(key, text);
             }
         }
@@ -72,14 +79,12 @@ fn sentences(rollout: &v1::Rollout, many: bool) -> Vec<(String, String)> {
         let text = format!(" {}/{}: {counts}{marks}", wave_done(wave), wave.deployments);
         sentences.push((format!("{of}wave {}", clean(&wave.name)), text));
     }
-    let whole = rollout
-        .waiting
-        .iter()
-        .filter(|waiting| waiting.deployment.is_empty());
-    let waiting = whole
-        .map(|waiting| clean(&waiting.sentence))
-        .collect::<Vec<_>>()
-        .join("; ");
+    for sentence in gates_not_passing(rollout) {
+        let (gate, text) = sentence.split_once(':').unwrap_or((&sentence, ""));
+        sentences.push((format!("{of}{}", clean(gate)), format!(": {}", clean(text))));
+    }
+    let whole = waiting_as_a_whole(rollout).map(|sentence| clean(&sentence));
+    let waiting = whole.collect::<Vec<_>>().join("; ");
     if !waiting.is_empty() {
         sentences.push((format!("{of}waiting"), format!(": {waiting}")));
     }

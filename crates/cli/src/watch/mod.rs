@@ -2,6 +2,7 @@
 
 mod bars;
 mod lines;
+mod trial;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use futures_util::future::try_join_all;
 use keyfleet_core::rollout::Phase;
 use keyfleet_proto::v1;
 
+pub(crate) use self::trial::Trial;
 use crate::client::{self, Client};
 use crate::duration;
 use crate::error::Error;

@@ -333,8 +333,8 @@ pub(crate) fn rollout(
         deployments: 1,
         states: vec![state_count(state, 1)],
         done: state == v1::BindingState::Proven,
-        baseline_red: 0,
-        offline: 0,
+        begun: state != v1::BindingState::Waiting,
+        ..v1::Wave::default()
     };
     let ended = matches!(
         phase,
@@ -355,7 +355,8 @@ pub(crate) fn rollout(
         started_at: before(250),
         ended_at: if ended { before(60) } else { None },
         connectors: vec!["assistant".into()],
-        waiting: vec![],
+        author: "ada".into(),
+        ..v1::Rollout::default()
     }
 }
 

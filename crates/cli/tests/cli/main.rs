@@ -19,6 +19,7 @@ mod preflight;
 mod proxy;
 mod read;
 mod rollout;
+mod simulate;
 mod stop;
 mod terminal;
 mod token;

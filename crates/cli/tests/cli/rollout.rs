@@ -1,7 +1,8 @@
 //! `keyfleet rollout`: verbs, ids, and the watch with all that can happen to it.
 
-use crate::fake::{ROLLOUT_IDS, Step};
+use crate::fake::{ROLLOUT_IDS, Step, telling};
 use crate::harness::{Home, check, rollout, script, two_deployments};
+use crate::terminal::at_width;
 use keyfleet_proto::v1;
 use tonic::Status;
 use v1::BindingState::{Applied, Failed, Proven, Waiting};
@@ -189,4 +190,74 @@ fn an_interrupted_watch_says_that_the_rollout_goes_on() {
         "hint: the rollout goes on: `keyfleet rollout watch` shows it again",
         "{rest:?}"
     );
+}
+
+#[test]
+fn a_rollout_is_explained_in_the_sentences_of_every_view() {
+    let home = home(vec![telling(running())], vec![]);
+    home.fake.state().has_news = true;
+    let explained = home.run(&["rollout", "explain"]);
+    let shown = home.run(&["rollout", "show", "0192f3a4"]);
+    let one = [
+        "rollout",
+        "explain",
+        "0192f3a4",
+        "--deployment",
+        "kibana-b",
+        "-o",
+        "json",
+    ];
+    let json = home.run(&one);
+    for wave in &telling(running()).waves {
+        let sentence = &wave.waiting;
+        assert!(explained.contains(sentence) && shown.contains(sentence));
+    }
+    let json_text = json.split_once("--- stdout\n").unwrap().1;
+    let value: serde_json::Value = serde_json::from_str(json_text).unwrap();
+    assert_eq!(value["deployments"][0]["deployment"], "kibana-b");
+    let text = [
+        explained,
+        shown,
+        home.run(&["rollout", "explain", "--deployment", "kibana-x"]),
+        home.run(&["rollout", "list"]),
+        at_width(80, &home, &["rollout", "explain"], ""),
+        at_width(120, &home, &["rollout", "explain"], ""),
+        at_width(80, &home, &["rollout", "show"], ""),
+    ];
+    check("rollout_explain", &text.join("\n"));
+}
+
+#[test]
+fn a_wave_is_approved_by_its_name_or_as_the_next() {
+    let home = home(vec![telling(running())], vec![]);
+    let id = ROLLOUT_IDS[0];
+    let text = [
+        home.run(&["rollout", "approve", id, "--reason", "canary is fine"]),
+        home.run(&["rollout", "approve", "0192f3a4", "--wave", "rest"]),
+        home.run(&["rollout", "approve", id, "--wave", "canary"]),
+        home.run(&["rollout", "fast-forward", id, "--reason", "urgent"]),
+    ];
+    check("rollout_approve", &text.join("\n"));
+    let state = home.fake.state();
+    let said = state.changes.iter();
+    let said: Vec<_> = said.map(|c| (c.verb(), c.wave.as_str())).collect();
+    let approve = v1::RolloutVerb::Approve;
+    let forward = v1::RolloutVerb::FastForward;
+    assert_eq!(said, [(approve, ""), (approve, "rest"), (forward, "")]);
+}
+
+#[test]
+fn a_watch_tells_gates_and_how_long_it_takes() {
+    let mut later = telling(running());
+    later.estimate.as_mut().unwrap().left_secs = Some(1_900);
+    let mut passing = later.clone();
+    passing.gates.clear();
+    let steps = script(vec![
+        telling(running()),
+        later,
+        passing,
+        rollout(Phase::Completed, "", [Proven, Proven]),
+    ]);
+    let lines = home(vec![running()], steps).run(&["rollout", "watch"]);
+    check("rollout_watch_telling", &lines);
 }

@@ -10,14 +10,19 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::harness::{Home, State, check, held, troubled, two_deployments};
 
-/// Runs the command at a terminal of its own with this typed in; gives everything that the screen shows.
+/// Runs the command at a terminal of 80 columns with this typed in; gives everything that the screen shows.
 pub(crate) fn at_terminal(home: &Home, args: &[&str], typed: &str) -> String {
+    at_width(80, home, args, typed)
+}
+
+/// The same at a terminal of so many columns.
+pub(crate) fn at_width(columns: u16, home: &Home, args: &[&str], typed: &str) -> String {
     let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&control).unwrap();
     unlockpt(&control).unwrap();
     let size = Winsize {
         ws_row: 24,
-        ws_col: 80,
+        ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
@@ -54,9 +59,12 @@ pub(crate) fn at_terminal(home: &Home, args: &[&str], typed: &str) -> String {
     let code = child.wait().unwrap().code().unwrap();
     let text = String::from_utf8(screen).unwrap().replace("\r\n", "\n");
     let text = anstream::adapter::strip_str(&text).to_string();
+    // A bar writes its line again and again; what was written last is on the screen.
+    let last = |line: &str| line.rsplit('\r').next().unwrap_or_default().to_owned();
+    let text: String = text.lines().map(|line| last(line) + "\n").collect();
     for line in text.lines() {
         assert!(
-            line.chars().count() <= 80,
+            line.chars().count() <= usize::from(columns),
             "too wide for the terminal: {line:?}"
         );
     }

@@ -69,35 +69,7 @@ impl App {
         // What is told has the order of what is stored.
         let _turn = self.andon_turn.lock().await;
         let (actor, now) = (actor.clone(), clock::now());
-        let write = move |tx: &Tx<'_>| {
-            let before = tx.andon()?;
-            let andon = request.on.then(|| {
-                before.clone().unwrap_or(Andon {
-                    by: actor.principal.clone(),
-                    reason: reason.clone(),
-                    at: now,
-                })
-            });
-            tx.set_andon(andon.as_ref())?;
-            if before.is_some() && andon.is_none() {
-                // Nobody was at work meanwhile, and nobody is late.
-                begin_anew(tx, now)?;
-                let_drift_be_corrected(tx, now)?;
-            }
-            let act = Act {
-                action: if request.on { "andon.on" } else { "andon.off" },
-                target: "fleet".to_owned(),
-                reason,
-                detail: match (&before, request.on) {
-                    (Some(before), true) => format!("it was on already, by {}", words(before)),
-                    (Some(before), false) => format!("it was on, by {}", words(before)),
-                    (None, true) => String::new(),
-                    (None, false) => "it was off already".to_owned(),
-                },
-            };
-            record(tx, &actor, act, now)?;
-            Ok::<_, Error>(andon)
-        };
+        let write = move |tx: &Tx<'_>| set(tx, &actor, request.on, reason, now);
         let andon = self.store.write(write).await?;
         self.andon.send_replace(andon.clone());
         self.changed();
@@ -105,4 +77,41 @@ impl App {
             andon: andon.map(wire_andon),
         })
     }
+}
+
+/// Stores the stop, or its end; returns what holds from now on.
+pub(crate) fn set(
+    tx: &Tx<'_>,
+    actor: &Actor,
+    on: bool,
+    reason: String,
+    now: Timestamp,
+) -> Result<Option<Andon>, Error> {
+    let before = tx.andon()?;
+    let andon = on.then(|| {
+        before.clone().unwrap_or(Andon {
+            by: actor.principal.clone(),
+            reason: reason.clone(),
+            at: now,
+        })
+    });
+    tx.set_andon(andon.as_ref())?;
+    if before.is_some() && andon.is_none() {
+        // Nobody was at work meanwhile, and nobody is late.
+        begin_anew(tx, now)?;
+        let_drift_be_corrected(tx, now)?;
+    }
+    let act = Act {
+        action: if on { "andon.on" } else { "andon.off" },
+        target: "fleet".to_owned(),
+        reason,
+        detail: match (&before, on) {
+            (Some(before), true) => format!("it was on already, by {}", words(before)),
+            (Some(before), false) => format!("it was on, by {}", words(before)),
+            (None, true) => String::new(),
+            (None, false) => "it was off already".to_owned(),
+        },
+    };
+    record(tx, actor, act, now)?;
+    Ok(andon)
 }

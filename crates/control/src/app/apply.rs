@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::{KeyName, SetName};
+use keyfleet_core::rollout::GateCheck;
 use keyfleet_core::token::Role;
 use keyfleet_core::travel::may_serve;
 use keyfleet_proto::{Invalid, v1};
-use keyfleet_store::{KeyVersionRow, Tx};
+use keyfleet_store::{KeyVersionRow, Scratch, Tx};
 
 use super::audit::Act;
 use super::preview;
 use super::{Actor, App};
 use crate::clock;
 use crate::error::Error;
+use crate::gates;
 use crate::manifest::{self, InvalidManifest, Manifest, Object};
 
 mod check;
@@ -24,7 +26,8 @@ pub(super) mod settle;
 mod store;
 
 pub(super) use check::warnings_of;
-pub(super) use settle::{Applied, Settling, Undo, agree_with_references};
+pub(crate) use settle::{Applied, Undo};
+pub(super) use settle::{Settling, agree_with_references};
 
 /// What an operator wants done with a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +66,15 @@ pub(crate) struct Batch {
 }
 
 /// Everything the transaction needs, read and checked outside of it.
-struct Job {
-    manifests: Vec<Manifest>,
-    versions: BTreeMap<KeyName, KeyVersionRow>,
-    set: Option<SetName>,
-    prune: bool,
-    reason: String,
-    intent: Intent,
-    actor: Actor,
-    now: Timestamp,
+pub(crate) struct Job {
+    pub(crate) manifests: Vec<Manifest>,
+    pub(crate) versions: BTreeMap<KeyName, KeyVersionRow>,
+    pub(crate) set: Option<SetName>,
+    pub(crate) prune: bool,
+    pub(crate) reason: String,
+    pub(crate) intent: Intent,
+    pub(crate) actor: Actor,
+    pub(crate) now: Timestamp,
 }
 
 impl App {
@@ -82,6 +85,17 @@ impl App {
         batch: Batch,
         intent: Intent,
     ) -> Result<Applied, Error> {
+        let job = self.job(actor, batch, intent).await?;
+        self.settle(move |tx| job.run(tx)).await
+    }
+
+    /// Reads and checks what can be without a transaction.
+    pub(super) async fn job(
+        &self,
+        actor: &Actor,
+        batch: Batch,
+        intent: Intent,
+    ) -> Result<Job, Error> {
         let needed = if intent == Intent::Plan {
             Role::Viewer
         } else {
@@ -94,8 +108,9 @@ impl App {
             (name, _) => Some(Invalid::parse("set", name)?),
         };
         let manifests = manifest::read_all(&batch.files)?;
+        self.gates_may_ask(&manifests)?;
         let versions = self.read_keys(actor, &manifests).await?;
-        let job = Job {
+        Ok(Job {
             manifests,
             versions,
             set,
@@ -104,8 +119,26 @@ impl App {
             intent,
             actor: actor.clone(),
             now: clock::now(),
-        };
-        self.settle(move |tx| job.run(tx)).await
+        })
+    }
+
+    /// Every gate among the manifests asks a host that the settings allow.
+    fn gates_may_ask(&self, manifests: &[Manifest]) -> Result<(), InvalidManifest> {
+        for manifest in manifests {
+            let Object::Strategy(strategy) = &manifest.object else {
+                continue;
+            };
+            for (index, gate) in strategy.gates.iter().enumerate() {
+                let kind = match gate.check {
+                    GateCheck::Http { .. } => "http",
+                    GateCheck::Prometheus { .. } => "prometheus",
+                };
+                let field = format!("spec.gates[{index}].{kind}.url");
+                gates::may_ask(gate, &self.config.gates.allowed_hosts)
+                    .map_err(|problem| manifest.invalid(&field, problem))?;
+            }
+        }
+        Ok(())
     }
 
     /// Checks the Keys among the manifests and reads the versions nobody has seen yet.
@@ -141,7 +174,21 @@ impl App {
 const NEEDS_SET: &str = "needs `set`: only what belongs to a named set is deleted";
 
 impl Job {
-    fn run(self, tx: &Tx<'_>) -> Result<Applied, Undo> {
+    /// Carries it out on a copy of the database, where nothing has to be asked twice.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub(super) fn run_on(mut self, copy: &Scratch) -> Result<v1::PlanResult, Error> {
+        self.intent = Intent::Apply { yes: true };
+        match copy.run(|tx| self.run(tx)) {
+            Ok(applied) => Ok(applied.result),
+            Err(Undo::OnlyPlanned(result)) => Ok(*result),
+            Err(Undo::Because(err)) => Err(err),
+        }
+    }
+
+    /// Plans or applies, inside of one transaction.
+    pub(crate) fn run(self, tx: &Tx<'_>) -> Result<Applied, Undo> {
         let before = preview::before(tx)?;
         let mut changes = Vec::new();
         for manifest in &self.manifests {

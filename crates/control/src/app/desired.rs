@@ -51,16 +51,7 @@ impl App {
             return Ok(desired);
         }
         let epoch = self.store.epoch();
-        let settle = move |tx: &Tx<'_>| {
-            let mut desired = compose(tx, id, probe_secs)?;
-            let known = tx.digest(id)?;
-            if known.is_some_and(|known| known != desired.document.digest) {
-                tx.next_generation(id, epoch)?;
-                desired = compose(tx, id, probe_secs)?;
-            }
-            tx.set_digest(id, &desired.document.digest)?;
-            Ok::<_, Error>(desired)
-        };
+        let settle = move |tx: &Tx<'_>| settle(tx, id, probe_secs, epoch);
         self.store.write(settle).await
     }
 
@@ -106,6 +97,23 @@ impl App {
             fingerprint: known.fingerprint,
         })
     }
+}
+
+/// What a deployment shall have now, with the generation that stands for it.
+pub(crate) fn settle(
+    tx: &Tx<'_>,
+    id: DeploymentId,
+    probe_interval_secs: u32,
+    epoch: u64,
+) -> Result<DesiredState, Error> {
+    let mut desired = compose(tx, id, probe_interval_secs)?;
+    let known = tx.digest(id)?;
+    if known.is_some_and(|known| known != desired.document.digest) {
+        tx.next_generation(id, epoch)?;
+        desired = compose(tx, id, probe_interval_secs)?;
+    }
+    tx.set_digest(id, &desired.document.digest)?;
+    Ok(desired)
 }
 
 fn compose(tx: &Tx<'_>, id: DeploymentId, probe_interval_secs: u32) -> Result<DesiredState, Error> {

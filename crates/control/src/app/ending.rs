@@ -1,17 +1,17 @@
 //! What the end of a rollout means beyond itself: for key versions, for revisions, for what was left undone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::failure::FailureClass;
-use keyfleet_core::id::{ConnectorName, KeyName, KeyVersion, Revision};
+use keyfleet_core::id::{ConnectorName, DeploymentId, KeyName, KeyVersion, Revision};
 use keyfleet_core::key::KeyState;
-use keyfleet_core::rollout::Phase;
+use keyfleet_core::rollout::{CatchUp, Phase};
 use keyfleet_store::{Binding, Event, EventScope, RolloutBinding, Tx};
 
 use super::KEYFLEET;
 use super::audit::record_own;
-use super::start::{Spread, refresh_goals};
+use super::start::{Spread, phase_of, refresh_goals};
 use super::step::Loaded;
 use crate::error::Error;
 
@@ -20,12 +20,48 @@ pub(crate) fn finish(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<Spr
     let phase = loaded.rollout.run.phase;
     if phase == Phase::Completed {
         promote(tx, loaded)?;
+        hold_who_was_away(tx, loaded)?;
     } else if phase == Phase::RolledBack {
         return withdraw(tx, loaded, now);
     } else if phase == Phase::Aborted {
         hold(tx, loaded, |binding, _| !binding.is_told_goal())?;
     }
     Ok(Spread::default())
+}
+
+/// Who was away and gets the change in its windows only is not told it now: [`release`] lets it go on.
+fn hold_who_was_away(tx: &Tx<'_>, loaded: &Loaded) -> Result<(), Error> {
+    let strategy = &loaded.rollout.strategy;
+    if strategy.offline.catch_up == CatchUp::Immediate || strategy.windows.is_empty() {
+        return Ok(());
+    }
+    hold(tx, loaded, |binding, change| {
+        !binding.is_told_goal() && binding.goal == change.to
+    })
+}
+
+/// Lets the connected go on that were away when a rollout was completed; true where there are some.
+pub(crate) fn release(tx: &Tx<'_>, online: &BTreeSet<DeploymentId>) -> Result<bool, Error> {
+    let mut phases = BTreeMap::new();
+    let mut is_any = false;
+    for binding in tx.bindings()? {
+        let Some(id) = binding.held_by else { continue };
+        if !online.contains(&binding.id.deployment) {
+            continue;
+        }
+        let phase = match phases.get(&id) {
+            Some(phase) => *phase,
+            None => *phases.entry(id).or_insert(phase_of(tx, id)?),
+        };
+        if phase == Some(Phase::Completed) {
+            is_any = true;
+            tx.put_binding(&Binding {
+                held_by: None,
+                ..binding
+            })?;
+        }
+    }
+    Ok(is_any)
 }
 
 /// A key version that every binding was told and that a whole rollout has proven is the current one.

@@ -62,15 +62,17 @@ impl App {
     }
 }
 
-struct Relabel {
-    name: DeploymentName,
-    set: Labels,
-    unset: Vec<String>,
-    reason: String,
+/// Labels to set and to take away.
+pub(crate) struct Relabel {
+    pub(crate) name: DeploymentName,
+    pub(crate) set: Labels,
+    pub(crate) unset: Vec<String>,
+    pub(crate) reason: String,
 }
 
 impl Relabel {
-    fn run(
+    /// Does it, or says what it would change, inside of one transaction.
+    pub(crate) fn run(
         self,
         tx: &Tx<'_>,
         actor: &Actor,

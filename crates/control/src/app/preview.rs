@@ -1,6 +1,7 @@
 //! What a plan shows: objects, bindings per deployment, waves.
 
 mod binding;
+mod strategy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +15,11 @@ use keyfleet_core::key::{Key, KeyField, KeyLocation};
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::{Strategy, wave_shapes};
 use keyfleet_proto::v1;
-use keyfleet_store::{Rollout, Tx};
+use keyfleet_store::{Rollout, RolloutTarget, Tx};
 
-use super::adopt;
+use super::{adopt, calendar};
 use crate::error::Error;
+use strategy::strategy_differences;
 
 /// What happens to one object.
 #[derive(Debug, Clone)]
@@ -206,12 +208,7 @@ impl Change {
     }
 
     pub(crate) fn strategy(old: Option<&Strategy>, new: &Strategy) -> Self {
-        let details = match old {
-            Some(old) if old != new => {
-                vec!["changed; running rollouts keep the strategy they started with".to_owned()]
-            }
-            _ => Vec::new(),
-        };
+        let details = old.map_or_else(Vec::new, |old| strategy_differences(old, new));
         Self::new("Strategy", new.name.as_str(), old.is_none(), details)
     }
 }
@@ -313,9 +310,9 @@ pub(crate) fn result(
     let deployments = tx.deployments()?;
     let in_scope = deployments.iter().filter(|d| scope.matches(&d.labels));
     let in_scope: BTreeSet<DeploymentId> = in_scope.map(|d| d.id).collect();
-    let names: BTreeMap<DeploymentId, String> = deployments
-        .into_iter()
-        .map(|d| (d.id, d.name.to_string()))
+    let names: BTreeMap<DeploymentId, &str> = deployments
+        .iter()
+        .map(|d| (d.id, d.name.as_str()))
         .collect();
     let mut result = v1::PlanResult::default();
     let mut by_deployment: BTreeMap<DeploymentId, Vec<v1::BindingChange>> = BTreeMap::new();
@@ -335,7 +332,13 @@ pub(crate) fn result(
                 .or_default()
                 .push(changes.wire(tx, change, told)?);
         }
-        result.rollouts.push(planned(tx, rollout)?);
+        let targets = tx.rollout_targets(rollout.id)?;
+        let touched: BTreeSet<DeploymentId> = targets.iter().map(|t| t.deployment).collect();
+        let touched = deployments.iter().filter(|d| touched.contains(&d.id));
+        let labelled = touched.map(|d| (d.name.as_str(), &d.labels));
+        let zones = calendar::zones_missing(&rollout.strategy, labelled);
+        result.warnings.extend(zones);
+        result.rollouts.push(planned(rollout, &targets));
     }
     for (id, adoption) in adopt::problems(tx, &placements_of(&changes), &in_scope)? {
         let of_deployment = by_deployment.entry(id.deployment).or_default();
@@ -344,7 +347,8 @@ pub(crate) fn result(
     result.deployments = by_deployment
         .into_iter()
         .map(|(id, bindings)| {
-            let deployment = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+            let name = names.get(&id).map(|name| (*name).to_owned());
+            let deployment = name.unwrap_or_else(|| id.to_string());
             v1::DeploymentChange {
                 deployment,
                 bindings,
@@ -370,12 +374,9 @@ fn placements_of(changes: &[Change]) -> BTreeSet<&str> {
     placements.map(|change| change.name.as_str()).collect()
 }
 
-fn planned(tx: &Tx<'_>, rollout: &Rollout) -> Result<v1::PlannedRollout, Error> {
-    let waves: Vec<usize> = tx
-        .rollout_targets(rollout.id)?
-        .iter()
-        .map(|t| t.wave)
-        .collect();
+/// What the waves of a rollout amount to, and what holds for all of them.
+fn planned(rollout: &Rollout, targets: &[RolloutTarget]) -> v1::PlannedRollout {
+    let waves: Vec<usize> = targets.iter().map(|target| target.wave).collect();
     let waves = wave_shapes(&rollout.strategy, &waves)
         .into_iter()
         .map(|shape| v1::PlannedWave {
@@ -384,12 +385,17 @@ fn planned(tx: &Tx<'_>, rollout: &Rollout) -> Result<v1::PlannedRollout, Error> 
             concurrency: shape.concurrency,
             strict: shape.strict,
             overshoot_max: shape.overshoot_max,
+            mandatory: shape.mandatory,
+            soak_secs: shape.soak.as_secs(),
+            approvals: shape.approvals,
+            rule: shape.rule,
         })
         .collect();
-    Ok(v1::PlannedRollout {
+    v1::PlannedRollout {
         strategy: rollout.strategy.name.to_string(),
         waves,
-    })
+        rules: rollout.strategy.rules(),
+    }
 }
 
 #[cfg(test)]

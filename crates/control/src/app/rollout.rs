@@ -1,5 +1,7 @@
 //! What operators may do to rollouts.
 
+mod approve;
+
 use std::collections::BTreeSet;
 
 use keyfleet_core::Timestamp;
@@ -8,7 +10,7 @@ use keyfleet_core::id::{DeploymentId, KeyName, RolloutId};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::rollout::{Event as RunEvent, Phase, Verb};
 use keyfleet_core::token::Role;
-use keyfleet_store::{Binding, KeyVersionRow, Rollout, Tx};
+use keyfleet_store::{Binding, Event, EventScope, KeyVersionRow, Rollout, Tx};
 
 use super::apply::agree_with_references;
 use super::audit::{Act, record};
@@ -19,6 +21,7 @@ use super::view::Sight;
 use super::{Actor, App};
 use crate::clock;
 use crate::error::Error;
+use approve::approve;
 
 impl App {
     /// Does what an operator says to a rollout.
@@ -27,30 +30,55 @@ impl App {
         actor: &Actor,
         id: &str,
         verb: Verb,
+        wave: &str,
         reason: &str,
     ) -> Result<RolloutId, Error> {
         actor.must_be(Role::Operator)?;
-        let (id, reason) = (id.to_owned(), reason.trim().to_owned());
-        let (actor, scene, now) = (actor.clone(), self.scene(), clock::now());
+        let said = Said {
+            verb,
+            wave: wave.trim().to_owned(),
+            reason: reason.trim().to_owned(),
+        };
+        let (id, actor, scene) = (id.to_owned(), actor.clone(), self.scene());
+        let now = clock::now();
         let changed = move |tx: &Tx<'_>| {
             let sight = Sight::load(tx, &scene, &actor.scope)?;
-            let rollout = find(&sight, &id)?;
-            let mut loaded = load(tx, rollout)?;
+            let loaded = load(tx, find(&sight, &id)?)?;
             must_see_all(tx, &sight, &loaded, verb, &actor)?;
-            let act = act(&loaded, verb, &reason);
-            record(tx, &actor, act, now)?;
-            let phase = loaded.rollout.run.phase;
-            let is_over = phase.is_terminal() && phase != Phase::Superseded;
-            if is_over && verb == Verb::Retry {
-                return start_again(tx, &loaded, &actor.principal, now);
-            }
-            say(tx, &mut loaded, verb, &actor.principal, &reason, now)?;
-            Ok(loaded.rollout.id)
+            change(tx, loaded, &actor, &said, now)
         };
         let id = self.store.write(changed).await?;
         self.changed();
         Ok(id)
     }
+}
+
+/// What an operator says to a rollout.
+pub(crate) struct Said {
+    pub(crate) verb: Verb,
+    /// Which wave is approved; empty = the next that asks for it.
+    pub(crate) wave: String,
+    /// Why; may be empty.
+    pub(crate) reason: String,
+}
+
+/// Does what an operator says, inside of one transaction. Says which rollout that concerns: trying one again that has
+/// ended starts another.
+pub(crate) fn change(
+    tx: &Tx<'_>,
+    mut loaded: Loaded,
+    actor: &Actor,
+    said: &Said,
+    now: Timestamp,
+) -> Result<RolloutId, Error> {
+    record(tx, actor, act(&loaded, said), now)?;
+    let phase = loaded.rollout.run.phase;
+    let is_over = phase.is_terminal() && phase != Phase::Superseded;
+    if is_over && said.verb == Verb::Retry {
+        return start_again(tx, &loaded, &actor.principal, now);
+    }
+    say(tx, &mut loaded, &actor.principal, said, now)?;
+    Ok(loaded.rollout.id)
 }
 
 /// Refuses a caller who does not see everything that the verb changes. What goes back takes its revision or key
@@ -106,7 +134,7 @@ fn new_keys(tx: &Tx<'_>, loaded: &Loaded) -> Result<BTreeSet<KeyName>, Error> {
     Ok(keys)
 }
 
-fn act(loaded: &Loaded, verb: Verb, reason: &str) -> Act {
+fn act(loaded: &Loaded, said: &Said) -> Act {
     let rollout = &loaded.rollout;
     let connectors: Vec<String> = loaded
         .connectors()
@@ -115,15 +143,17 @@ fn act(loaded: &Loaded, verb: Verb, reason: &str) -> Act {
         .collect();
     let (phase, count) = (rollout.run.phase, loaded.targets.len());
     Act {
-        action: match verb {
+        action: match said.verb {
             Verb::Pause => "rollout.pause",
             Verb::Resume => "rollout.resume",
             Verb::Abort => "rollout.abort",
             Verb::Rollback => "rollout.rollback",
             Verb::Retry => "rollout.retry",
+            Verb::Approve => "rollout.approve",
+            Verb::FastForward => "rollout.fast-forward",
         },
         target: format!("rollout {}", rollout.id),
-        reason: reason.to_owned(),
+        reason: said.reason.clone(),
         detail: format!(
             "it was {phase}; connectors {}, {count} deployments, cause: {}",
             connectors.join(", "),
@@ -154,17 +184,35 @@ pub(crate) fn find(sight: &Sight<'_>, id: &str) -> Result<Rollout, Error> {
 fn say(
     tx: &Tx<'_>,
     loaded: &mut Loaded,
-    verb: Verb,
     principal: &str,
-    reason: &str,
+    said: &Said,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let is_rollback = loaded.rollout.run.phase.is_rollback();
-    let text = match reason {
-        "" => format!("{principal} said {}", verb.as_str()),
-        reason => format!("{principal} said {}: {reason}", verb.as_str()),
+    let (verb, phase) = (said.verb, loaded.rollout.run.phase);
+    let event = RunEvent::Verb(verb);
+    // What has ended has nothing to approve either.
+    phase.next(event)?;
+    let (what, is_news) = match verb {
+        Verb::Approve => approve(tx, loaded, principal, &said.wave, now)?,
+        Verb::Pause
+        | Verb::Resume
+        | Verb::Abort
+        | Verb::Rollback
+        | Verb::Retry
+        | Verb::FastForward => (format!("{principal} said {}", verb.as_str()), true),
     };
-    loaded.happen(tx, RunEvent::Verb(verb), &text, principal, now)?;
+    let text = match said.reason.as_str() {
+        "" => what,
+        reason => format!("{what}: {reason}"),
+    };
+    if !is_news {
+        // Said twice it changes nothing: the time of the running wave goes on.
+        let (at, actor) = (now, principal.to_owned());
+        let entry = Event { at, actor, text };
+        return Ok(tx.add_event(EventScope::Rollout(loaded.rollout.id), &entry)?);
+    }
+    loaded.happen(tx, event, &text, principal, now)?;
+    let is_rollback = phase.is_rollback();
     match verb {
         Verb::Resume if is_rollback => offer_again(tx, loaded, is_rollback),
         Verb::Resume => forgive(tx, loaded),
@@ -172,7 +220,7 @@ fn say(
             offer_again(tx, loaded, is_rollback)?;
             agree(tx, loaded)
         }
-        Verb::Pause | Verb::Abort | Verb::Rollback => Ok(()),
+        Verb::Pause | Verb::Abort | Verb::Rollback | Verb::Approve | Verb::FastForward => Ok(()),
     }
 }
 
@@ -192,7 +240,7 @@ fn forgive(tx: &Tx<'_>, loaded: &mut Loaded) -> Result<(), Error> {
 fn offer_again(tx: &Tx<'_>, loaded: &mut Loaded, is_rollback: bool) -> Result<(), Error> {
     let failed = failed(loaded);
     for target in &mut loaded.targets {
-        if failed.contains(&target.deployment) {
+        if failed.contains(&target.deployment) && (is_rollback || !target.left) {
             if is_rollback {
                 target.rollback_at = None;
             } else {

@@ -33,7 +33,7 @@ impl App {
         actor: &Actor,
         request: v1::ChangeDeploymentRequest,
     ) -> Result<v1::ChangeDeploymentResponse, Error> {
-        let word = Word::new(actor, &request.name, &request.reason)?;
+        let word = Word::new(actor, &request.name, &request.reason, clock::now())?;
         let (verb, name) = (request.verb(), request.name);
         let write = move |tx: &Tx<'_>| {
             let row = word.find(tx)?;
@@ -79,7 +79,7 @@ impl App {
         actor: &Actor,
         request: v1::ReplaceDeploymentRequest,
     ) -> Result<Replaced, Error> {
-        let word = Word::new(actor, &request.name, &request.reason)?;
+        let word = Word::new(actor, &request.name, &request.reason, clock::now())?;
         let ttl = (request.ttl_secs > 0).then(|| Duration::from_secs(u64::from(request.ttl_secs)));
         let (pin, principal) = (self.authority.pin(), actor.principal.clone());
         let write = move |tx: &Tx<'_>| {
@@ -115,43 +115,15 @@ impl App {
         actor: &Actor,
         request: v1::RemoveDeploymentRequest,
     ) -> Result<v1::RemoveDeploymentResponse, Error> {
-        let word = Word::new(actor, &request.name, &request.reason)?;
-        let write = move |tx: &Tx<'_>| {
-            let row = word.find(tx)?;
-            let held = held(tx, row.id)?;
-            let bindings = tx.bindings_of(row.id)?.len();
-            let open = held.iter().filter(|held| held.open).count();
-            if !request.yes && (bindings > 0 || open > 0) {
-                let text = format!(
-                    "{} has {bindings} bindings and may hold {open} key versions; its Kibana keeps the connectors and their keys, and nobody looks after them any more: say --yes",
-                    row.name
-                );
-                return Err(Error::Precondition(text));
-            }
-            let (who, why) = (&word.actor.principal, &word.reason);
-            let by = format!("deployment removed by {who}: {why}");
-            tx.remove_deployment(row.id, &by, word.now)?;
-            let text = format!("deployment {} ({}) removed: {why}", row.name, row.id);
-            let event = Event {
-                at: word.now,
-                actor: who.clone(),
-                text,
-            };
-            tx.add_event(EventScope::Service, &event)?;
-            let detail = format!(
-                "id {}, {bindings} bindings, {open} key versions open",
-                row.id
-            );
-            word.record(tx, "deployment.remove", detail)?;
-            Ok((row.id, by, held, bindings))
-        };
-        let (id, why, held, bindings) = self.store.write(write).await?;
-        self.sessions.end(id, &why);
-        self.sessions.forget_boots(id);
+        let word = Word::new(actor, &request.name, &request.reason, clock::now())?;
+        let write = move |tx: &Tx<'_>| word.remove(tx, request.yes);
+        let gone = self.store.write(write).await?;
+        self.sessions.end(gone.id, &gone.why);
+        self.sessions.forget_boots(gone.id);
         self.changed();
         Ok(v1::RemoveDeploymentResponse {
-            held,
-            bindings: u32::try_from(bindings).unwrap_or(u32::MAX),
+            held: gone.held,
+            bindings: u32::try_from(gone.bindings).unwrap_or(u32::MAX),
         })
     }
 
@@ -204,8 +176,17 @@ pub(crate) struct Replaced {
     pub(crate) held: Vec<v1::HeldKey>,
 }
 
+/// A deployment that was removed.
+pub(crate) struct Removed {
+    pub(crate) id: DeploymentId,
+    /// Who did it, and why.
+    why: String,
+    held: Vec<v1::HeldKey>,
+    bindings: usize,
+}
+
 /// What an admin says about one deployment, checked as far as that goes without looking at it.
-struct Word {
+pub(crate) struct Word {
     actor: Actor,
     name: DeploymentName,
     reason: String,
@@ -213,14 +194,55 @@ struct Word {
 }
 
 impl Word {
-    fn new(actor: &Actor, name: &str, reason: &str) -> Result<Self, Error> {
+    pub(crate) fn new(
+        actor: &Actor,
+        name: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
         actor.must_be(Role::Admin)?;
         must_say_why(reason)?;
         Ok(Self {
             actor: actor.clone(),
             name: Invalid::parse("name", name)?,
             reason: reason.trim().to_owned(),
-            now: clock::now(),
+            now,
+        })
+    }
+
+    /// Forgets the deployment, inside of one transaction.
+    pub(crate) fn remove(&self, tx: &Tx<'_>, yes: bool) -> Result<Removed, Error> {
+        let row = self.find(tx)?;
+        let held = held(tx, row.id)?;
+        let bindings = tx.bindings_of(row.id)?.len();
+        let open = held.iter().filter(|held| held.open).count();
+        if !yes && (bindings > 0 || open > 0) {
+            let text = format!(
+                "{} has {bindings} bindings and may hold {open} key versions; its Kibana keeps the connectors and their keys, and nobody looks after them any more: say --yes",
+                row.name
+            );
+            return Err(Error::Precondition(text));
+        }
+        let (who, reason) = (&self.actor.principal, &self.reason);
+        let why = format!("deployment removed by {who}: {reason}");
+        tx.remove_deployment(row.id, &why, self.now)?;
+        let text = format!("deployment {} ({}) removed: {reason}", row.name, row.id);
+        let event = Event {
+            at: self.now,
+            actor: who.clone(),
+            text,
+        };
+        tx.add_event(EventScope::Service, &event)?;
+        let detail = format!(
+            "id {}, {bindings} bindings, {open} key versions open",
+            row.id
+        );
+        self.record(tx, "deployment.remove", detail)?;
+        Ok(Removed {
+            id: row.id,
+            why,
+            held,
+            bindings,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod exchange;
 mod insert;
+mod members;
 mod spaces;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,10 +19,13 @@ use keyfleet_store::{Binding, Connector, Deployment, Progress, Tx};
 
 use super::adopt;
 use super::barred::Barred;
+use super::step::load;
 use super::travel::Travel;
 use crate::error::Error;
 pub(crate) use exchange::{Exchanges, older_than};
-use insert::{insert, supersede};
+use insert::insert;
+pub(crate) use insert::{NOBODY_LEFT, supersede};
+pub(crate) use members::{later, phase_of};
 pub(crate) use spaces::{absent, full, site, spaces_changed, usable};
 
 /// What a change of goals did.
@@ -31,6 +35,8 @@ pub(crate) struct GoalChanges {
     pub(crate) changed: Vec<BindingId>,
     /// Bindings that shall go away.
     pub(crate) removed: Vec<BindingId>,
+    /// The connectors of which a binding that was known before is to have something that no rollout brings yet.
+    renewed: BTreeSet<ConnectorName>,
     /// How many more bindings a placement's patterns ask for on a deployment that has as many as it may have.
     pub(crate) beyond: BTreeMap<(DeploymentId, PlacementName), usize>,
 }
@@ -45,11 +51,10 @@ pub(crate) struct Spread {
 }
 
 impl GoalChanges {
-    /// The connectors whose goals are new.
+    /// What older rollouts are set aside for: a new revision or key version. Who comes or goes sets nothing aside.
     pub(crate) fn spread(&self) -> Spread {
-        let ids = self.changed.iter().chain(&self.removed);
         Spread {
-            changed: ids.map(|id| id.connector.clone()).collect(),
+            changed: self.renewed.clone(),
             again: BTreeSet::new(),
         }
     }
@@ -79,6 +84,7 @@ fn refresh(tx: &Tx<'_>, only: Option<DeploymentId>, now: Timestamp) -> Result<Go
         beyond: wanted.beyond,
         ..GoalChanges::default()
     };
+    let (brought, mut joined) = (members::brought(tx)?, Vec::new());
     for (id, goal) in &wanted.bindings {
         let before = known.get(id);
         let binding = match before {
@@ -90,9 +96,17 @@ fn refresh(tx: &Tx<'_>, only: Option<DeploymentId>, now: Timestamp) -> Result<Go
             // Another placement alone changes nothing on a Kibana.
             if before.is_none_or(|before| before.goal != binding.goal) {
                 changes.changed.push(id.clone());
+                let Some(new) = goal.assignment else { continue };
+                if before.is_none_or(|before| before.goal.is_none()) {
+                    joined.push(id);
+                } else if !brought.contains(&(id.connector.clone(), new)) {
+                    changes.renewed.insert(id.connector.clone());
+                }
             }
         }
     }
+    let anew = exchanged_anew(tx, &known, &joined)?;
+    changes.renewed.extend(anew);
     for (id, binding) in &known {
         if wanted.bindings.contains_key(id) {
             continue;
@@ -107,6 +121,29 @@ fn refresh(tx: &Tx<'_>, only: Option<DeploymentId>, now: Timestamp) -> Result<Go
     }
     go_on_with_removals(tx, &known, &mut changes)?;
     Ok(changes)
+}
+
+/// The connectors that are on their way out somewhere, and whose place something else is to take there than when that
+/// began: their removal waits for the new one, so that the rollout under way cannot go on with it.
+fn exchanged_anew(
+    tx: &Tx<'_>,
+    known: &BTreeMap<BindingId, Binding>,
+    joined: &[&BindingId],
+) -> Result<BTreeSet<ConnectorName>, Error> {
+    let exchanges = Exchanges::load(tx)?;
+    let mut found = BTreeSet::new();
+    if exchanges.is_empty() {
+        return Ok(found);
+    }
+    let is_going = |b: &&Binding| b.goal.is_none() && !b.is_untold() && !b.is_converged();
+    let going = known.values().filter(is_going);
+    let going: BTreeSet<_> = going.map(|b| (b.id.deployment, &b.id.connector)).collect();
+    for newer in joined {
+        let older = exchanges.older_of(&newer.connector).iter();
+        let going = older.filter(|older| going.contains(&(newer.deployment, older)));
+        found.extend(going.cloned());
+    }
+    Ok(found)
 }
 
 fn without_goal(binding: &Binding) -> Binding {
@@ -261,13 +298,16 @@ pub(crate) fn start_rollouts(
     actor: &str,
     now: Timestamp,
 ) -> Result<Vec<RolloutId>, Error> {
-    let active = tx.active_rollouts()?;
     let exchanges = Exchanges::load(tx)?;
-    let mut connectors_of = Vec::new();
-    for rollout in &active {
-        let bindings = tx.rollout_bindings(rollout.id)?;
-        let connectors = bindings.into_iter().map(|b| b.id.connector).collect();
-        connectors_of.push(exchanges.families(&connectors));
+    let (mut active, mut connectors_of) = (Vec::new(), Vec::new());
+    for rollout in tx.active_rollouts()? {
+        let mut loaded = load(tx, rollout)?;
+        if loaded.take_leave(tx, now)? {
+            connectors_of.push(exchanges.families(&loaded.connectors()));
+            active.push(loaded.rollout);
+        } else {
+            supersede(tx, &loaded.rollout, NOBODY_LEFT, now)?;
+        }
     }
     let (taken_over, older) = superseded(&exchanges.families(&spread.changed), &connectors_of);
     let busy: BTreeSet<ConnectorName> = connectors_of
@@ -304,10 +344,22 @@ pub(crate) fn start_rollouts(
     }
     for index in older {
         if let Some(rollout) = active.get(index) {
-            supersede(tx, rollout, &started, now)?;
+            supersede(tx, rollout, &by(&started), now)?;
         }
     }
     Ok(started)
+}
+
+/// Why an older rollout is set aside.
+fn by(started: &[RolloutId]) -> String {
+    let ids: Vec<String> = started.iter().map(ToString::to_string).collect();
+    match ids.as_slice() {
+        [] => "what it was to bring is wanted no more".to_owned(),
+        ids => format!(
+            "a newer rollout of the same connectors took over: {}",
+            ids.join(", ")
+        ),
+    }
 }
 
 /// The chosen bindings by how they are spread: as their placement says, or the placement that they go with.

@@ -34,7 +34,7 @@ pub(crate) struct Reporter {
 
 /// A binding's status, checked.
 #[derive(Debug, Clone)]
-struct Report {
+pub(crate) struct Report {
     id: BindingId,
     running: Option<Assignment>,
     attempted: Option<Assignment>,
@@ -65,24 +65,7 @@ impl App {
         self.tell_auth_from_egress(from.deployment, &mut reports)
             .await?;
         let (from, agent_version, now) = (from.clone(), agent_version.to_owned(), clock::now());
-        let write = move |tx: &Tx<'_>| {
-            if let Some(said) = facts {
-                facts::store(tx, &from, &agent_version, said, now)?;
-            }
-            let known = tx.deployment(from.deployment)?;
-            // An agent that was replaced has nothing to say any more.
-            let enrolled = known.filter(|known| known.enrolment == from.enrolment);
-            let standing = enrolled.map(|known| known.standing);
-            for report in reports {
-                match standing {
-                    Some(Standing::Active) => take(tx, &from, &report, now)?,
-                    // What it says it did is not believed; what it may hold is written down all the same.
-                    Some(_) => observe(tx, &report, now)?,
-                    None => {}
-                }
-            }
-            Ok::<_, Error>(())
-        };
+        let write = move |tx: &Tx<'_>| store(tx, &from, &agent_version, facts, &reports, now);
         self.store.write(write).await?;
         self.changed();
         Ok(())
@@ -101,54 +84,8 @@ impl App {
             .ok_or_else(|| Invalid::missing("generation"))?;
         let generation = Generation::from(generation);
         let (rejected, now) = (text(&answer.rejected), clock::now());
-        let write = move |tx: &Tx<'_>| {
-            // Of an agent that is not trusted no answer counts.
-            let known = tx.deployment(deployment)?;
-            let is_trusted = |known: &Deployment| {
-                known.enrolment == enrolment && known.standing == Standing::Active
-            };
-            if !known.as_ref().is_some_and(is_trusted) {
-                return Ok(());
-            }
-            if !rejected.is_empty() {
-                let text = format!("the agent refuses generation {generation}: {rejected}");
-                // An agent says it again after a reconnect, in case nobody heard; said twice it is no news.
-                let last = tx.events(EventScope::Deployment(deployment), 1)?.pop();
-                if last.is_some_and(|last| last.text == text) {
-                    return Ok(());
-                }
-                let event = Event {
-                    at: now,
-                    actor: KEYFLEET.to_owned(),
-                    text,
-                };
-                tx.add_event(EventScope::Deployment(deployment), &event)?;
-            }
-            for mut binding in tx.bindings_of(deployment)? {
-                let Some(told) = binding.desired else {
-                    continue;
-                };
-                let is_offered = told.generation <= generation
-                    && binding.progress.state == BindingState::Offered;
-                let is_refused = told.generation == generation && !rejected.is_empty();
-                if !is_offered && !is_refused {
-                    continue;
-                }
-                binding.progress.at = now;
-                if rejected.is_empty() {
-                    binding.progress.state = BindingState::Received;
-                } else {
-                    binding.progress.state = BindingState::Failed;
-                    let failure = Failure {
-                        class: FailureClass::Rejected,
-                        text: rejected.clone(),
-                    };
-                    binding.progress.failure = Some(failure);
-                }
-                tx.put_binding(&binding)?;
-            }
-            Ok::<_, Error>(())
-        };
+        let write =
+            move |tx: &Tx<'_>| answer_of(tx, deployment, enrolment, generation, &rejected, now);
         self.store.write(write).await?;
         self.changed();
         Ok(())
@@ -156,7 +93,6 @@ impl App {
 
     /// Gives what was offered to an agent that was away a new beginning: its deadline counts from its return.
     pub(crate) async fn returned(&self, deployment: DeploymentId) -> Result<(), Error> {
-        let is_offered = |binding: &Binding| binding.progress.state == BindingState::Offered;
         let bindings = self
             .store
             .read(move |tx| Ok::<_, Error>(tx.bindings_of(deployment)?))
@@ -165,13 +101,7 @@ impl App {
             return Ok(());
         }
         let now = clock::now();
-        let write = move |tx: &Tx<'_>| {
-            for mut binding in tx.bindings_of(deployment)?.into_iter().filter(is_offered) {
-                binding.progress.at = now;
-                tx.put_binding(&binding)?;
-            }
-            Ok::<_, Error>(())
-        };
+        let write = move |tx: &Tx<'_>| begin_again(tx, deployment, now);
         self.store.write(write).await
     }
 
@@ -210,8 +140,107 @@ impl App {
     }
 }
 
+fn is_offered(binding: &Binding) -> bool {
+    binding.progress.state == BindingState::Offered
+}
+
+/// Gives what was offered to an agent that was away a new beginning.
+pub(crate) fn begin_again(
+    tx: &Tx<'_>,
+    deployment: DeploymentId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    for mut binding in tx.bindings_of(deployment)?.into_iter().filter(is_offered) {
+        binding.progress.at = now;
+        tx.put_binding(&binding)?;
+    }
+    Ok(())
+}
+
+/// Stores what a report says that is new.
+pub(crate) fn store(
+    tx: &Tx<'_>,
+    from: &Reporter,
+    agent_version: &str,
+    facts: Option<facts::Said>,
+    reports: &[Report],
+    now: Timestamp,
+) -> Result<(), Error> {
+    if let Some(said) = facts {
+        facts::store(tx, from, agent_version, said, now)?;
+    }
+    let known = tx.deployment(from.deployment)?;
+    // An agent that was replaced has nothing to say any more.
+    let enrolled = known.filter(|known| known.enrolment == from.enrolment);
+    let standing = enrolled.map(|known| known.standing);
+    for report in reports {
+        match standing {
+            Some(Standing::Active) => take(tx, from, report, now)?,
+            // What it says it did is not believed; what it may hold is written down all the same.
+            Some(_) => observe(tx, report, now)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Stores the answer of an agent to a generation; `rejected` is empty where it has it.
+pub(crate) fn answer_of(
+    tx: &Tx<'_>,
+    deployment: DeploymentId,
+    enrolment: EnrolmentId,
+    generation: Generation,
+    rejected: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    // Of an agent that is not trusted no answer counts.
+    let known = tx.deployment(deployment)?;
+    let is_trusted =
+        |known: &Deployment| known.enrolment == enrolment && known.standing == Standing::Active;
+    if !known.as_ref().is_some_and(is_trusted) {
+        return Ok(());
+    }
+    if !rejected.is_empty() {
+        let text = format!("the agent refuses generation {generation}: {rejected}");
+        // An agent says it again after a reconnect, in case nobody heard; said twice it is no news.
+        let last = tx.events(EventScope::Deployment(deployment), 1)?.pop();
+        if last.is_some_and(|last| last.text == text) {
+            return Ok(());
+        }
+        let event = Event {
+            at: now,
+            actor: KEYFLEET.to_owned(),
+            text,
+        };
+        tx.add_event(EventScope::Deployment(deployment), &event)?;
+    }
+    for mut binding in tx.bindings_of(deployment)? {
+        let Some(told) = binding.desired else {
+            continue;
+        };
+        let is_offered = told.generation <= generation && is_offered(&binding);
+        let is_refused = told.generation == generation && !rejected.is_empty();
+        if !is_offered && !is_refused {
+            continue;
+        }
+        binding.progress.at = now;
+        if rejected.is_empty() {
+            binding.progress.state = BindingState::Received;
+        } else {
+            binding.progress.state = BindingState::Failed;
+            let failure = Failure {
+                class: FailureClass::Rejected,
+                text: rejected.to_owned(),
+            };
+            binding.progress.failure = Some(failure);
+        }
+        tx.put_binding(&binding)?;
+    }
+    Ok(())
+}
+
 impl Report {
-    fn read(deployment: DeploymentId, wire: v1::BindingStatus) -> Result<Self, Invalid> {
+    pub(crate) fn read(deployment: DeploymentId, wire: v1::BindingStatus) -> Result<Self, Invalid> {
         let state = BindingState::try_from(wire.state())?;
         let class = wire.failure_class();
         let failure = if class != v1::FailureClass::Unspecified {
@@ -388,7 +417,9 @@ fn prove(
     };
     // A clock that runs ahead must not make a proof outlive its time.
     let at = report.proven_at.unwrap_or(now).min(now);
-    if !is_news && binding.last_proven == Some(assignment) && binding.proven_at == Some(at) {
+    // Said again after our clock was set back, it is still the same proof.
+    let is_known = binding.proven_at.is_some_and(|known| at <= known);
+    if !is_news && binding.last_proven == Some(assignment) && is_known {
         return Ok(());
     }
     binding.last_proven = Some(assignment);

@@ -1,6 +1,7 @@
 //! One step of a rollout, in one transaction: load, plan, save.
 
 mod come;
+mod sites;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,10 +17,11 @@ use keyfleet_store::{Binding, Event, EventScope, Rollout, RolloutBinding, Rollou
 use super::KEYFLEET;
 use super::andon::words;
 use super::audit::record_own;
-use super::ending::{finish, key_at};
-use super::start::{Exchanges, Spread, start_rollouts};
+use super::ending::{finish, key_at, release};
+use super::start::{Exchanges, NOBODY_LEFT, Spread, start_rollouts, supersede};
 use crate::error::Error;
 use come::{come, step_of, was_broken};
+use sites::Sites;
 use tell::Direction;
 
 /// Plans of one step: each applies what the last decided. The planner's own tests show that a handful is enough;
@@ -34,7 +36,15 @@ pub(crate) struct Surroundings {
     pub(crate) online: BTreeSet<DeploymentId>,
     /// Since when each could make live calls, where agents wait for their turn.
     pub(crate) turns: BTreeMap<DeploymentId, Timestamp>,
+    /// Sees every decision before it is carried out: what tests check it with.
+    pub(crate) watch: Watch,
 }
+
+/// Somebody who looks at decisions.
+pub(crate) type Watch = fn(&PlanInput<'_>, &Plan);
+
+/// Nobody looks.
+pub(crate) fn unwatched(_: &PlanInput<'_>, _: &Plan) {}
 
 /// What a step did.
 #[derive(Debug, Default)]
@@ -57,27 +67,49 @@ pub(crate) struct Loaded {
     pub(crate) targets: Vec<RolloutTarget>,
     pub(crate) changes: BTreeMap<DeploymentId, Vec<RolloutBinding>>,
     pub(crate) bindings: BTreeMap<BindingId, Binding>,
-    exchanges: Exchanges,
+    pub(super) exchanges: Exchanges,
 }
 
 /// Gives everything that is under way a new beginning: after a start of control nobody was watching, and agents
-/// need a moment to come back. Without it every deadline would have passed at once.
+/// need a moment to come back. Without it every deadline would have passed at once. What gates said is old by now.
 pub(crate) fn begin_anew(tx: &Tx<'_>, now: Timestamp) -> Result<(), Error> {
     for rollout in tx.active_rollouts()? {
         let run = Run {
             wave_started_at: now,
+            gates: Vec::new(),
             ..rollout.run
         };
         tx.set_run(rollout.id, &run, None)?;
+        let mut under_way = BTreeSet::new();
         for mut binding in tx.bindings_in(rollout.id)? {
             let is_under_way = matches!(
                 binding.progress.state,
                 BindingState::Offered | BindingState::Received | BindingState::Applied
             );
             if is_under_way {
+                under_way.insert(binding.id.deployment);
                 binding.progress.at = now;
                 tx.put_binding(&binding)?;
             }
+        }
+        if run.phase.is_rollback() {
+            return_anew(tx, rollout.id, &under_way, now)?;
+        }
+    }
+    Ok(())
+}
+
+/// The way back has one deadline, which counts from when it was told.
+fn return_anew(
+    tx: &Tx<'_>,
+    id: RolloutId,
+    under_way: &BTreeSet<DeploymentId>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    for mut target in tx.rollout_targets(id)? {
+        if target.rollback_at.is_some() && under_way.contains(&target.deployment) {
+            target.rollback_at = Some(now);
+            tx.put_rollout_target(id, &target)?;
         }
     }
     Ok(())
@@ -88,15 +120,22 @@ pub(crate) fn step(tx: &Tx<'_>, rollout: Rollout, around: &Surroundings) -> Resu
     let andon = tx.andon()?.as_ref().map(words);
     let mut loaded = load(tx, rollout)?;
     let mut outcome = Outcome::default();
+    if !loaded.take_leave(tx, around.now)? {
+        supersede(tx, &loaded.rollout, NOBODY_LEFT, around.now)?;
+        outcome.ended = true;
+        return Ok(outcome);
+    }
     for _ in 0..PLANS_MAX {
-        let targets = loaded.plan_targets(tx, &around.online, &around.turns)?;
-        let plan = plan(&PlanInput {
+        let targets = loaded.plan_targets(tx, around.now, &around.online, &around.turns)?;
+        let input = PlanInput {
             now: around.now,
             andon: andon.as_deref(),
             strategy: &loaded.rollout.strategy,
             run: &loaded.rollout.run,
             targets: &targets,
-        });
+        };
+        let plan = plan(&input);
+        (around.watch)(&input, &plan);
         let is_quiet = plan.offer.is_empty()
             && plan.roll_back.is_empty()
             && plan.timed_out.is_empty()
@@ -147,11 +186,13 @@ impl Loaded {
     pub(crate) fn plan_targets(
         &self,
         tx: &Tx<'_>,
+        now: Timestamp,
         online: &BTreeSet<DeploymentId>,
         turns: &BTreeMap<DeploymentId, Timestamp>,
     ) -> Result<Vec<Target>, Error> {
         let mut targets = Vec::with_capacity(self.targets.len());
         let mut assignable = BTreeMap::new();
+        let mut sites = Sites::load(tx, &self.rollout.strategy, now)?;
         for target in &self.targets {
             let mut can_roll_back = true;
             for change in self.changes_of(target.deployment) {
@@ -161,6 +202,11 @@ impl Loaded {
             targets.push(Target {
                 deployment: target.deployment,
                 wave: target.wave,
+                group: sites.group(target),
+                offered_at: target.offered_at,
+                rollback_at: target.rollback_at,
+                opening: sites.opening(target.deployment),
+                left: target.left,
                 step: step_of(target, &come),
                 online: online.contains(&target.deployment),
                 baseline_red: was_broken(&come),
@@ -259,27 +305,9 @@ impl Loaded {
         actor: &str,
         now: Timestamp,
     ) -> Result<Spread, Error> {
-        let phase = self.rollout.run.phase.next(event)?;
         let run = &mut self.rollout.run;
-        let is_new = phase != run.phase;
-        run.phase = phase;
-        if let RunEvent::WaveStarted(wave) = event {
-            run.wave = wave;
-            run.wave_started_at = now;
-        }
-        if matches!(event, RunEvent::Verb(_)) && phase == Phase::Progressing {
-            run.wave_started_at = now;
-        }
-        if event == RunEvent::RollbackFinished {
-            // Why it went back matters more than that it has arrived.
-            run.hold_reason = format!("{}; {reason}", run.hold_reason);
-        } else if is_new {
-            run.hold_reason = if phase == Phase::Progressing {
-                String::new()
-            } else {
-                reason.to_owned()
-            };
-        }
+        let is_new = run.happen(event, reason, now)?;
+        let phase = run.phase;
         let ended_at = phase.is_terminal().then_some(now);
         tx.set_run(self.rollout.id, run, ended_at)?;
         if is_new && !matches!(event, RunEvent::Verb(_)) {
@@ -340,6 +368,10 @@ pub(crate) fn step_all(
     around: &Surroundings,
 ) -> Result<BTreeMap<RolloutId, Outcome>, Error> {
     let mut outcomes: BTreeMap<RolloutId, Outcome> = BTreeMap::new();
+    if release(tx, &around.online)? {
+        let cause = "deployments that were away when a rollout ended";
+        start_rollouts(tx, &Spread::default(), cause, KEYFLEET, around.now)?;
+    }
     // Each round may end rollouts, and an end may let others start or set them aside; only finitely many bindings
     // wait.
     loop {

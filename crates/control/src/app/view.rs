@@ -5,6 +5,7 @@ mod fleet;
 mod keys;
 mod rollouts;
 mod sight;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,9 @@ use super::andon::words;
 use super::barred::Barred;
 use super::standing::sentence;
 use super::{Actor, App};
+use crate::clock;
 use crate::error::Error;
+use waits::Waits;
 
 impl App {
     /// What is known of the moment outside the database.
@@ -29,6 +32,7 @@ impl App {
         let mut problems = self.database_problems();
         problems.extend(self.rotation_problem());
         Scene {
+            now: clock::now(),
             online: self.sessions.online(),
             left: self.sessions.left(),
             waiting: self.waiting(),
@@ -53,11 +57,11 @@ pub(crate) use fleet::{
 };
 pub(crate) use fleet::{status, wire_andon};
 pub(crate) use keys::{key, keys};
-pub(crate) use rollouts::{rollout, rollout_detail, rollouts};
+pub(crate) use rollouts::{explain, rollout, rollout_detail, rollouts};
 pub(crate) use sight::{Scene, Sight};
 
 /// A point in time for the wire.
-fn wire_time(at: Timestamp) -> Option<prost_types::Timestamp> {
+pub(crate) fn wire_time(at: Timestamp) -> Option<prost_types::Timestamp> {
     Some(WireTime(at).into())
 }
 
@@ -91,8 +95,10 @@ struct Reasons {
     /// Who stopped the fleet, and why.
     andon: Option<String>,
     run_of: BTreeMap<BindingId, RolloutId>,
-    sentences: BTreeMap<(RolloutId, DeploymentId), String>,
-    busy: BTreeMap<keyfleet_core::id::ConnectorName, RolloutId>,
+    /// What holds up the deployments that an active rollout changes.
+    waits: BTreeMap<RolloutId, Waits>,
+    /// Bindings that wait for the end of a rollout that is not for them, or that were away when theirs ended.
+    later: BTreeMap<BindingId, String>,
     keys_of: BTreeMap<keyfleet_core::id::ConnectorName, KeyName>,
     keys: BTreeMap<KeyName, KeyRow>,
     placements: BTreeMap<PlacementName, Placement>,
@@ -116,8 +122,8 @@ impl Reasons {
         let mut reasons = Self {
             andon: sight.andon()?.as_ref().map(words),
             run_of: BTreeMap::new(),
-            sentences: BTreeMap::new(),
-            busy: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            later: sight.later()?,
             keys_of: BTreeMap::new(),
             keys: BTreeMap::new(),
             placements: sight
@@ -140,16 +146,9 @@ impl Reasons {
         };
         for (id, changes) in sight.active_changes()? {
             for change in changes {
-                reasons.busy.insert(change.id.connector.clone(), id);
                 reasons.run_of.insert(change.id, id);
             }
-            for waiting in sight.waiting(id) {
-                if let Some(deployment) = waiting.deployment {
-                    reasons
-                        .sentences
-                        .insert((id, deployment), waiting.on.to_string());
-                }
-            }
+            reasons.waits.insert(id, Waits::load(sight, id)?);
         }
         for connector in sight.connectors()? {
             let revision = connector.revision;
@@ -196,16 +195,16 @@ impl Reasons {
             return String::new();
         }
         if let Some(andon) = &self.andon {
-            return WaitingOn::Andon(andon.clone()).to_string();
+            return WaitingOn::Andon(andon.as_str().into()).to_string();
         }
         if let Some(why) = self.cut_off.get(&binding.id.deployment) {
             return why.clone();
         }
-        if let Some(id) = self.run_of.get(&binding.id) {
-            let sentence = self.sentences.get(&(*id, binding.id.deployment)).cloned();
-            let sentence =
-                sentence.unwrap_or_else(|| format!("rollout {} is about to act", short(*id)));
-            return format!("{sentence}{}", self.vault_trouble(binding));
+        let later = self.later.get(&binding.id);
+        if let Some(id) = self.run_of.get(&binding.id).filter(|_| later.is_none()) {
+            let waits = self.waits.get(id);
+            let sentence = waits.map(|waits| waits.of(binding.id.deployment));
+            return sentence.unwrap_or_else(|| waits::about_to_act(*id));
         }
         let offline = if self.online.contains(&binding.id.deployment) {
             ""
@@ -215,7 +214,7 @@ impl Reasons {
         if self.is_bare(binding) {
             return self.nothing_to_spread(binding);
         }
-        if let Some(id) = binding.held_by {
+        if let Some(id) = binding.held_by.filter(|_| later.is_none()) {
             let id = short(id);
             return format!(
                 "rollout {id} was aborted or rolled back before this binding had what it shall have: `keyfleet rollout retry {id}` or a new change goes on{offline}"
@@ -225,13 +224,8 @@ impl Reasons {
             return format!("{why}{offline}");
         }
         if !binding.is_told_goal() {
-            return match self.busy.get(&binding.id.connector) {
-                Some(id) => format!(
-                    "begins when rollout {} of the same connector has ended{offline}",
-                    short(*id)
-                ),
-                None => format!("a rollout is about to start{offline}"),
-            };
+            let why = later.map_or("a rollout is about to start", String::as_str);
+            return format!("{why}{offline}");
         }
         match &binding.progress.failure {
             Some(failure) => format!("{}: {}{offline}", failure.class, failure.text),
@@ -248,21 +242,6 @@ impl Reasons {
         let cut_off = self.cut_off.get(&id).cloned();
         let full = || self.full.get(&id).cloned();
         cut_off.or_else(conflict).or_else(full).unwrap_or_default()
-    }
-
-    /// What keeps a write that needs a key from being possible, if that is so.
-    fn vault_trouble(&self, binding: &Binding) -> String {
-        let waits = matches!(
-            binding.progress.state,
-            BindingState::Offered | BindingState::Received
-        );
-        let key = self.keys_of.get(&binding.id.connector);
-        match key.and_then(|key| self.keys.get(key)) {
-            Some(row) if waits && row.vault_status != "ok" => {
-                format!("; Vault: {}", row.vault_status)
-            }
-            _ => String::new(),
-        }
     }
 
     fn nothing_to_spread(&self, binding: &Binding) -> String {
@@ -289,6 +268,6 @@ impl Reasons {
 
 /// The beginning of a rollout's id: enough for people. The last group of a UUIDv7 is random, the first is time;
 /// eight characters would be the same for all rollouts of a minute, so that thirteen are shown.
-fn short(id: RolloutId) -> String {
+pub(crate) fn short(id: RolloutId) -> String {
     id.to_string().chars().take(13).collect()
 }

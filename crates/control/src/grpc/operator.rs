@@ -217,12 +217,34 @@ impl OperatorService for OperatorApi {
         self.act(request, |app, actor, call| async move {
             let verb = Verb::try_from(call.verb())?;
             let id = app
-                .change_rollout(&actor, &call.id, verb, &call.reason)
+                .change_rollout(&actor, &call.id, verb, &call.wave, &call.reason)
                 .await?;
             let rollout = streams::snapshot(&app, &actor, id.to_string()).await?;
             Ok(v1::ChangeRolloutResponse {
                 rollout: Some(rollout),
             })
+        })
+        .await
+    }
+
+    async fn explain_rollout(
+        &self,
+        request: Request<v1::ExplainRolloutRequest>,
+    ) -> Answer<v1::ExplainRolloutResponse> {
+        self.act(request, |app, actor, call| async move {
+            app.explain_rollout(&actor, call).await
+        })
+        .await
+    }
+
+    type SimulateRolloutStream = Answers<v1::SimulateRolloutResponse>;
+
+    async fn simulate_rollout(
+        &self,
+        request: Request<v1::SimulateRolloutRequest>,
+    ) -> Answer<Self::SimulateRolloutStream> {
+        self.act(request, |app, actor, call| async move {
+            streams::simulation(app, actor, call)
         })
         .await
     }

@@ -8,7 +8,7 @@ use super::{Manifest, read};
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
 
 /// What the reader looks for: kinds, fields, and YAML's own signs.
-const WORDS: [&str; 46] = [
+const WORDS: [&str; 66] = [
     "apiVersion: keyfleet/v1\n",
     "kind: Key\n",
     "kind: Connector\n",
@@ -55,6 +55,26 @@ const WORDS: [&str; 46] = [
     "exceptSpaces: ",
     "adopt: ",
     "replaces: ",
+    "spread: ",
+    "approval: {required: ",
+    "ramp: {factor: ",
+    "1.5",
+    "maxPerMinute: ",
+    "windows: ",
+    "cron: \"* * * * *\"",
+    "duration: ",
+    "timeZone: deployment",
+    "blackouts: ",
+    "from: 2026-12-24",
+    "until: ",
+    "gates: ",
+    "http: {url: ",
+    "prometheus: ",
+    "failIf: \"> 1e400\"",
+    "https://a",
+    "catchUp: inWindow",
+    "per: run",
+    "minMatching: ",
 ];
 
 /// The longest text of an error. It may repeat what was written, and nobody reads more.

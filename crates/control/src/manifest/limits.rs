@@ -8,7 +8,7 @@ use keyfleet_core::connector::ConnectorSpec;
 use keyfleet_core::fleet::Selector;
 use keyfleet_core::key::KeyField;
 use keyfleet_core::placement::Placement;
-use keyfleet_core::rollout::Strategy;
+use keyfleet_core::rollout::{Gate, GateCheck, Strategy};
 use keyfleet_kibana::is_plain_text;
 use keyfleet_proto::v1;
 
@@ -21,12 +21,17 @@ const SPACES_MAX: usize = 100;
 const HOSTS_MAX: usize = 20;
 const WAVES_MAX: usize = 50;
 const BUDGETS_MAX: usize = 50;
+const WINDOWS_MAX: usize = 50;
+const BLACKOUTS_MAX: usize = 100;
+const GATES_MAX: usize = 20;
 const REQUIREMENTS_MAX: usize = 20;
 const VALUES_MAX: usize = 100;
 /// Longest name that people see, and longest name of a wave or a field in Vault, in characters.
 const TEXT_CHARS_MAX: usize = 120;
 /// Longest `config`, and longest body of a live call, in bytes of canonical JSON.
 const CONFIG_BYTES_MAX: usize = 32 << 10;
+/// Longest URL of a gate, and longest query, in characters.
+const QUESTION_CHARS_MAX: usize = 2_000;
 
 /// A field, and what is wrong with it.
 type Problem = (String, String);
@@ -137,7 +142,35 @@ fn check_strategy(strategy: &Strategy) -> Result<(), Problem> {
         short(&format!("spec.waves[{index}].name"), &wave.name)?;
         selector(&format!("spec.waves[{index}].select"), &wave.selector)?;
     }
+    few("spec.windows", strategy.windows.len(), WINDOWS_MAX)?;
+    for (index, window) in strategy.windows.iter().enumerate() {
+        short(&format!("spec.windows[{index}].cron"), &window.cron)?;
+    }
+    few("spec.blackouts", strategy.blackouts.len(), BLACKOUTS_MAX)?;
+    for (index, blackout) in strategy.blackouts.iter().enumerate() {
+        short(&format!("spec.blackouts[{index}].reason"), &blackout.reason)?;
+    }
+    few("spec.gates", strategy.gates.len(), GATES_MAX)?;
+    for (index, gate) in strategy.gates.iter().enumerate() {
+        check_gate(&format!("spec.gates[{index}]"), gate)?;
+    }
     Ok(())
+}
+
+fn check_gate(path: &str, gate: &Gate) -> Result<(), Problem> {
+    short(&format!("{path}.name"), &gate.name)?;
+    let (kind, url, query) = match &gate.check {
+        GateCheck::Http { url } => ("http", url, ""),
+        GateCheck::Prometheus { url, query, .. } => ("prometheus", url, query.as_str()),
+    };
+    plain(
+        &format!("{path}.{kind}.url"),
+        url.as_str(),
+        QUESTION_CHARS_MAX,
+    )?;
+    // A query may be written over several lines.
+    let query = query.replace('\n', " ");
+    plain(&format!("{path}.{kind}.query"), &query, QUESTION_CHARS_MAX)
 }
 
 fn few(field: &str, n: usize, max: usize) -> Result<(), Problem> {
@@ -162,8 +195,12 @@ fn once<T: Ord + Display>(field: &str, items: &[T]) -> Result<(), Problem> {
 }
 
 fn short(field: &str, text: &str) -> Result<(), Problem> {
-    let problem = if text.chars().count() > TEXT_CHARS_MAX {
-        format!("is longer than {TEXT_CHARS_MAX} characters")
+    plain(field, text, TEXT_CHARS_MAX)
+}
+
+fn plain(field: &str, text: &str, chars_max: usize) -> Result<(), Problem> {
+    let problem = if text.chars().count() > chars_max {
+        format!("is longer than {chars_max} characters")
     } else if !is_plain_text(text) {
         "holds a character that nobody sees or that turns the text around; remove it".to_owned()
     } else {
@@ -321,6 +358,58 @@ mod tests {
         ] {
             check(kind, &spec, outcome);
         }
+    }
+
+    #[test]
+    fn what_a_strategy_lists_is_bounded() {
+        for (kind, spec, outcome) in [
+            ("Strategy", waves("windows", WINDOW, 50), ""),
+            (
+                "Strategy",
+                waves("windows", WINDOW, 51),
+                "spec.windows: has 51",
+            ),
+            (
+                "Strategy",
+                waves("windows", WINDOW, 1).replace("22", &["22"; 50].join(",")),
+                "spec.windows[0].cron: is longer than 120",
+            ),
+            (
+                "Strategy",
+                waves("windows", WINDOW, 1).replace("0 22", "0\\t22"),
+                "spec.windows[0].cron: holds a character",
+            ),
+            (
+                "Strategy",
+                waves("blackouts", BLACKOUT, 101),
+                "spec.blackouts: has 101",
+            ),
+            ("Strategy", waves("gates", GATE, 20), ""),
+            ("Strategy", waves("gates", GATE, 21), "spec.gates: has 21"),
+            (
+                "Strategy",
+                waves("blackouts", BLACKOUT, 1).replace("festive", "\"a\\u200Bb\""),
+                "spec.blackouts[0].reason: holds",
+            ),
+            (
+                "Strategy",
+                waves("gates", GATE, 1).replace("/go", &format!("/{}", "a".repeat(2_000))),
+                "spec.gates[0].http.url: is longer than 2000",
+            ),
+        ] {
+            check(kind, &spec, outcome);
+        }
+    }
+
+    const WINDOW: &str = "{cron: \"N 22 * * *\", duration: 4h}";
+    const BLACKOUT: &str = "{from: 2026-12-24, until: 2026-12-26, reason: festive}";
+    const GATE: &str = "{name: gN, http: {url: \"https://gates.example.com/go\"}}";
+
+    /// A strategy with so many of these; `N` becomes the number of each.
+    fn waves(list: &str, one: &str, n: usize) -> String {
+        let all: Vec<String> = (0..n).map(|i| one.replace('N', &i.to_string())).collect();
+        let all = all.join(", ");
+        format!("{{waves: [{{name: all, concurrency: 1}}], {list}: [{all}]}}")
     }
 
     #[test]

@@ -68,17 +68,55 @@ impl Manifest {
     }
 }
 
-/// The line of a document, from 1, that a field such as `spec.config.apiUrl` is on, as far as its keys stand there as
-/// text.
+/// The line of a document, from 1, that a field such as `spec.waves[1].soak` is on, as far as its keys stand there as
+/// text; else that of the nearest part around it that does. `None` where not even its first key is found.
 fn line_of(text: &str, field: &str) -> Option<u64> {
     let lines: Vec<&str> = text.lines().collect();
-    let mut found = 0;
+    let (mut begin, mut end) = (0, lines.len());
+    let mut found = None;
     for part in field.split('.') {
-        let key = part.split('[').next().unwrap_or(part);
-        let rest = lines.get(found..)?;
-        found += rest.iter().position(|line| holds_key(line, key))?;
+        let (key, index) = key_and_index(part);
+        let Some(at) = (begin..end).find(|&at| holds_key(lines[at], key)) else {
+            break;
+        };
+        (begin, found) = (at, Some(at));
+        let item = index.and_then(|index| item(&lines[..end], at, index));
+        if let Some((first, after)) = item {
+            (begin, end, found) = (first, after, Some(first));
+        }
     }
-    Some(u64::try_from(found).ok()? + 1)
+    Some(u64::try_from(found?).ok()? + 1)
+}
+
+/// `waves[1]` is the second item of `waves`.
+fn key_and_index(part: &str) -> (&str, Option<usize>) {
+    match part.split_once('[') {
+        Some((key, rest)) => (key, rest.trim_end_matches(']').parse().ok()),
+        None => (part, None),
+    }
+}
+
+/// The lines of an item of the list whose key is on this line, where it is written with dashes: the first, and the one
+/// behind the last.
+fn item(lines: &[&str], key_at: usize, index: usize) -> Option<(usize, usize)> {
+    let column = |line: &str| line.len() - line.trim_start().len();
+    let is_text = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let rest = || (key_at + 1..lines.len()).filter(|&at| is_text(lines[at]));
+    let dash = column(lines[rest().next()?]);
+    let is_item =
+        |at: &usize| column(lines[*at]) == dash && lines[*at].trim_start().starts_with('-');
+    let key = lines[key_at].len() - lines[key_at].trim_start_matches([' ', '-']).len();
+    if dash < key {
+        return None;
+    }
+    let is_behind = |at: &usize| column(lines[*at]) <= dash && !is_item(at);
+    let end = rest().find(is_behind).unwrap_or(lines.len());
+    let mut items = rest()
+        .take_while(|at| *at < end)
+        .filter(is_item)
+        .skip(index);
+    let first = items.next()?;
+    Some((first, items.next().unwrap_or(end)))
 }
 
 /// True where a line has this key, at its beginning or within braces.

@@ -3,17 +3,16 @@
 mod connector;
 mod key;
 mod placement;
+mod strategy;
 
 use std::fmt::Display;
 use std::str::FromStr;
 
-use keyfleet_core::id::StrategyName;
-use keyfleet_core::rollout::{Budget, Deadlines, Sample, Strategy, Wave, default_strategy};
 use serde::de::DeserializeOwned;
 use serde_saphyr::Spanned;
 
-use super::yaml::{Document, Head, StrategyForm};
-use super::{InvalidManifest, Manifest, Object, Place, line_of};
+use super::yaml::{Document, Head};
+use super::{InvalidManifest, Manifest, Place, line_of};
 
 /// The one version of the manifests' form.
 const API_VERSION: &str = "keyfleet/v1";
@@ -73,6 +72,17 @@ fn invalid(place: Place, field: &str, problem: impl Display) -> InvalidManifest 
 fn shown_path(path: &str) -> String {
     let visible = path.chars().filter(|c| !c.is_control());
     visible.take(PATH_CHARS_MAX).collect()
+}
+
+/// What the library says in its own words, in those of an operator.
+fn plain(problem: &str) -> &str {
+    match problem {
+        "expected mapping start" => "write fields, each with a value: {field: value}",
+        "expected sequence start" => "write a list: [value], or lines that begin with `- `",
+        "invalid u8" => "write a whole number from 0 to 255",
+        "invalid u32" => "write a whole number, not below 0",
+        other => other,
+    }
 }
 
 fn cut(problem: &str) -> String {
@@ -182,7 +192,7 @@ impl Reader<'_> {
             Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
             None => text,
         };
-        let problem = cut(problem.lines().next().unwrap_or_default());
+        let problem = cut(plain(problem.lines().next().unwrap_or_default()));
         InvalidManifest {
             place: self.place(line),
             field,
@@ -213,59 +223,6 @@ impl Reader<'_> {
         problem: impl Display,
     ) -> InvalidManifest {
         invalid(self.place(value.referenced.line()), field, problem)
-    }
-
-    fn strategy(&self) -> Result<Object, InvalidManifest> {
-        let (name, form): (StrategyName, StrategyForm) = self.document()?;
-        let usual = default_strategy(name.clone());
-        let span = |word: Option<super::yaml::Word<super::yaml::Span>>, usual| {
-            word.map_or(usual, |word| word.0.0)
-        };
-        let strategy = Strategy {
-            name,
-            waves: form.waves.into_iter().map(wave).collect(),
-            deadlines: Deadlines {
-                ack: span(form.deadlines.ack, usual.deadlines.ack),
-                apply: span(form.deadlines.apply, usual.deadlines.apply),
-                prove: span(form.deadlines.prove, usual.deadlines.prove),
-                wave: span(form.deadlines.wave, usual.deadlines.wave),
-            },
-            budgets: form.budgets.map_or(usual.budgets, |budgets| {
-                budgets.iter().map(budget).collect()
-            }),
-            offline_max_percent: form
-                .offline
-                .max_percent
-                .unwrap_or(usual.offline_max_percent),
-            rollback_concurrency: form
-                .rollback
-                .concurrency
-                .map_or(usual.rollback_concurrency, |amount| amount.0),
-        };
-        strategy
-            .validate()
-            .map_err(|err| invalid(self.begin(), &format!("spec.{}", err.field), err.problem))?;
-        Ok(Object::Strategy(strategy))
-    }
-}
-
-fn wave(form: super::yaml::WaveForm) -> Wave {
-    Wave {
-        name: form.name,
-        selector: form.select.into(),
-        sample: form.sample.map(|amount| Sample(amount.0)),
-        concurrency: form.concurrency.0,
-        strict: form.strict,
-        soak: form.soak.map(|word| word.0.0).unwrap_or_default(),
-    }
-}
-
-fn budget(form: &super::yaml::BudgetForm) -> Budget {
-    Budget {
-        class: form.class.0.0,
-        max: form.max.0,
-        min_sample: form.min_sample,
-        action: form.action.0.0,
     }
 }
 
@@ -319,36 +276,5 @@ spec:
             let found = error(&text);
             assert!(found.starts_with(expected), "{from} -> {to}: {found}");
         }
-    }
-
-    #[test]
-    fn a_strategy_reads_amounts_and_spans() {
-        let text = "apiVersion: keyfleet/v1
-kind: Strategy
-metadata: {name: careful}
-spec:
-  waves:
-    - {name: canary, sample: 1, concurrency: 1, strict: true, soak: 2s}
-    - {name: rest, concurrency: 25%}
-  deadlines: {ack: 10s}
-  budgets:
-    - {class: AUTH, max: 0, action: rollback}
-    - {class: any, max: 10%, minSample: 5, action: halt}
-";
-        let manifests = read("f.yaml", text).unwrap();
-        let Object::Strategy(strategy) = &manifests[0].object else {
-            unreachable!()
-        };
-        assert_eq!(strategy.waves[0].soak.as_secs(), 2);
-        assert_eq!(
-            strategy.waves[1].concurrency,
-            keyfleet_core::rollout::Amount::Percent(25)
-        );
-        assert_eq!(strategy.deadlines.ack.as_secs(), 10);
-        let broken = error(&text.replace("25%", "many"));
-        assert!(
-            broken.starts_with("f.yaml:7: spec.waves[1].concurrency"),
-            "{broken}"
-        );
     }
 }

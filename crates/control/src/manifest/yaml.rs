@@ -1,5 +1,7 @@
 //! The YAML forms of the four kinds, and the values inside them. Unknown fields are errors.
 
+mod strategy;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -10,10 +12,17 @@ use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels, Operator, Requirement, Selec
 use keyfleet_core::id::{ConnectorName, KeyName, StrategyName};
 use keyfleet_core::models::Task;
 use keyfleet_core::placement::DriftPolicy;
-use keyfleet_core::rollout::{Action, Amount};
+use keyfleet_core::rollout::{Action, CatchUp, Per};
 use keyfleet_core::space::SpacePattern;
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
+
+#[cfg(test)]
+pub(super) use strategy::AmountForm;
+pub(super) use strategy::{
+    BlackoutForm, BudgetForm, DeadlinesForm, GateForm, OfflineForm, RollbackForm, StrategyForm,
+    WaveForm, WindowForm,
+};
 
 /// The first look at a document: what kind it is.
 #[derive(Deserialize)]
@@ -160,64 +169,6 @@ fn default_drift() -> Word<DriftPolicyWord> {
     Word(DriftPolicyWord(DriftPolicy::Correct))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct StrategyForm {
-    pub(super) waves: Vec<WaveForm>,
-    #[serde(default)]
-    pub(super) deadlines: DeadlinesForm,
-    pub(super) budgets: Option<Vec<BudgetForm>>,
-    #[serde(default)]
-    pub(super) offline: OfflineForm,
-    #[serde(default)]
-    pub(super) rollback: RollbackForm,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct WaveForm {
-    pub(super) name: String,
-    #[serde(default)]
-    pub(super) select: SelectorForm,
-    pub(super) sample: Option<AmountForm>,
-    pub(super) concurrency: AmountForm,
-    #[serde(default)]
-    pub(super) strict: bool,
-    pub(super) soak: Option<Word<Span>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DeadlinesForm {
-    pub(super) ack: Option<Word<Span>>,
-    pub(super) apply: Option<Word<Span>>,
-    pub(super) prove: Option<Word<Span>>,
-    pub(super) wave: Option<Word<Span>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct BudgetForm {
-    /// A failure class, or `any` for all that no other budget names.
-    pub(super) class: Word<ClassWord>,
-    pub(super) max: AmountForm,
-    #[serde(default)]
-    pub(super) min_sample: u32,
-    pub(super) action: Word<ActionWord>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct OfflineForm {
-    pub(super) max_percent: Option<u8>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RollbackForm {
-    pub(super) concurrency: Option<AmountForm>,
-}
-
 /// Kubernetes' label selector, checked.
 #[derive(Deserialize, Default)]
 #[serde(try_from = "SelectorParts")]
@@ -322,27 +273,10 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not a length of time: write 90s, 10m or 2h 30m");
         let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+        if signed.subsec_nanos() % 1_000_000 != 0 {
+            return Err(format!("{text:?} is finer than a millisecond"));
+        }
         Duration::try_from(signed).map(Self).map_err(|_| wrong())
-    }
-}
-
-/// A whole number, or a percentage such as `10%`.
-#[derive(Clone, Copy)]
-pub(super) struct AmountForm(pub(super) Amount);
-
-impl<'de> Deserialize<'de> for AmountForm {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wrong = || {
-            de::Error::custom(format!(
-                "{text:?} is neither a whole number nor a percentage such as 10%"
-            ))
-        };
-        let amount = match text.strip_suffix('%') {
-            Some(percent) => Amount::Percent(percent.trim().parse().map_err(|_| wrong())?),
-            None => Amount::Count(text.parse().map_err(|_| wrong())?),
-        };
-        Ok(Self(amount))
     }
 }
 
@@ -389,6 +323,18 @@ word!(
     "action",
     Action::parse,
     Action::ALL.iter().map(|action| action.as_str()).collect()
+);
+word!(
+    PerWord(Per),
+    "count",
+    Per::parse,
+    vec![Per::Wave.as_str(), Per::Run.as_str()]
+);
+word!(
+    CatchUpWord(CatchUp),
+    "catch-up",
+    CatchUp::parse,
+    vec![CatchUp::Immediate.as_str(), CatchUp::InWindow.as_str()]
 );
 word!(
     ClassWord(Option<FailureClass>),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::app::rivals::Rivals;
 use crate::app::standing::sentence;
-use crate::app::step::{Outcome, Surroundings, begin_anew, step_all};
+use crate::app::step::{Outcome, Surroundings, begin_anew, step_all, unwatched};
 use crate::clock;
 use crate::error::Error;
 
@@ -56,7 +56,7 @@ async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
     let (needs_work, cut_off) = app
         .store
         .read(|tx| {
-            let waits = |b: &keyfleet_store::Binding| !b.is_told_goal() && b.held_by.is_none();
+            let waits = |b: &keyfleet_store::Binding| !b.is_told_goal();
             let needs = !tx.active_rollouts()?.is_empty() || tx.bindings()?.iter().any(waits);
             let cut_off = if needs { cut_off(tx)? } else { BTreeMap::new() };
             Ok::<_, Error>((needs, cut_off))
@@ -77,6 +77,7 @@ async fn activate(app: &App) -> Result<Option<Timestamp>, Error> {
         turns: turns.collect(),
         epoch: app.store.epoch(),
         online,
+        watch: unwatched,
     };
     let outcomes = app.store.write(move |tx| step_all(tx, &around)).await?;
     let wake_at = outcomes
@@ -108,7 +109,7 @@ fn publish(
     let mut waiting = BTreeMap::new();
     for (id, mut outcome) in outcomes {
         for waiting in &mut outcome.waiting {
-            let why = waiting.deployment.and_then(|id| cut_off.get(&id));
+            let why = waiting.deployment().and_then(|id| cut_off.get(&id));
             if let Some(why) = why {
                 waiting.on = WaitingOn::CutOff(why.clone());
             }

@@ -5,17 +5,26 @@
 //! load, plan, save, publish, sleep until `wake_at` or a nudge.
 
 mod budget;
+mod estimate;
+mod gate;
+pub mod invariants;
 mod phase;
 mod plan;
+mod run;
 mod strategy;
 mod waiting;
 mod waves;
 
 pub use budget::{Breach, BudgetUse, budget_use};
+pub use estimate::{Estimate, estimate};
+pub use gate::{Comparison, Gate, GateCheck, GateState, InvalidThreshold, Threshold, Verdict};
 pub use phase::{Event, IllegalTransition, Phase, Verb};
-pub use plan::{Plan, PlanInput, Run, Step, Target, plan};
+pub use plan::{Opening, Plan, PlanInput, Step, Target, plan};
+pub use run::{Approved, Run};
 pub use strategy::{
-    Action, Amount, Budget, Deadlines, InvalidStrategy, Sample, Strategy, Wave, default_strategy,
+    Action, Amount, Approval, Blackout, Budget, CatchUp, Deadlines, InvalidStrategy, LOW_COUNT,
+    Offline, Per, Ramp, Rollback, Sample, Spread, Strategy, TIME_ZONE_LABEL, Wave, Window, Zone,
+    default_strategy,
 };
-pub use waiting::{Deadline, RollbackHold, Waiting, WaitingOn, WaveHold, WaveRef};
+pub use waiting::{About, Deadline, RollbackHold, Waiting, WaitingOn, WaveHold, WaveRef};
 pub use waves::{WaveShape, assign_waves, wave_shapes};

@@ -44,6 +44,11 @@ pub enum Verb {
     Rollback,
     /// Offer failed deployments again, as a new attempt.
     Retry,
+    /// Agree that the next wave may begin, where its approval is asked for.
+    Approve,
+    /// Wait no longer for the running wave's soak, for who is away in it, nor for its deadline. Budgets, concurrency,
+    /// approvals, gates and windows stay.
+    FastForward,
 }
 
 /// What happened to a rollout.
@@ -57,6 +62,10 @@ pub enum Event {
     BudgetSpent(Action),
     /// A wave took longer than its deadline.
     WaveOverdue,
+    /// A gate failed: this action follows.
+    GateFailed(Action),
+    /// A gate says nothing: the run pauses.
+    GateInconclusive,
     /// A rollback was called for, and cannot be done everywhere.
     RollbackImpossible,
     /// The last wave is done.
@@ -147,7 +156,8 @@ impl Phase {
             (Pending, Event::Started) => Progressing,
             (Progressing, Event::WaveStarted(_)) => Progressing,
             (Progressing, Event::Finished) => Completed,
-            (Progressing, Event::BudgetSpent(action)) => match action {
+            (Progressing, Event::GateInconclusive) => Paused,
+            (Progressing, Event::BudgetSpent(action) | Event::GateFailed(action)) => match action {
                 Action::Continue => Progressing,
                 Action::Pause => Paused,
                 Action::Halt => Halted,
@@ -186,7 +196,15 @@ impl Phase {
                 Verb::Rollback,
             ) => Self::RollingBack,
 
-            (phase, Verb::Pause | Verb::Resume | Verb::Retry | Verb::Rollback) => phase,
+            (
+                phase,
+                Verb::Pause
+                | Verb::Resume
+                | Verb::Retry
+                | Verb::Rollback
+                | Verb::Approve
+                | Verb::FastForward,
+            ) => phase,
         }
     }
 }
@@ -199,12 +217,14 @@ impl fmt::Display for Phase {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Pause,
         Self::Resume,
         Self::Abort,
         Self::Rollback,
         Self::Retry,
+        Self::Approve,
+        Self::FastForward,
     ];
 
     /// The word on the command line and in the history.
@@ -215,6 +235,8 @@ impl Verb {
             Self::Abort => "abort",
             Self::Rollback => "rollback",
             Self::Retry => "retry",
+            Self::Approve => "approve",
+            Self::FastForward => "fast-forward",
         }
     }
 }
@@ -226,17 +248,20 @@ mod tests {
     fn events() -> Vec<Event> {
         let verbs = Verb::ALL.into_iter().map(Event::Verb);
         let spent = Action::ALL.into_iter().map(Event::BudgetSpent);
+        let failed = Action::ALL.into_iter().map(Event::GateFailed);
         let others = [
             Event::Started,
             Event::WaveStarted(1),
             Event::WaveOverdue,
+            Event::GateInconclusive,
             Event::RollbackImpossible,
             Event::Finished,
             Event::RollbackFinished,
             Event::RollbackFailed,
             Event::Superseded,
         ];
-        others.into_iter().chain(spent).chain(verbs).collect()
+        let actions = spent.chain(failed);
+        others.into_iter().chain(actions).chain(verbs).collect()
     }
 
     #[test]

@@ -1,16 +1,22 @@
 //! The decision: what to offer, what to take back, what to wait for, when to look again.
 
+mod pace;
 mod progress;
 mod reasons;
 mod rollback;
 mod room;
+mod verdict;
 mod view;
+mod wave;
+
+use std::sync::Arc;
 
 use crate::Timestamp;
 use crate::failure::FailureClass;
 use crate::id::DeploymentId;
 
 use super::phase::{Event, Phase};
+use super::run::Run;
 use super::strategy::Strategy;
 use super::waiting::{Deadline, Waiting};
 use view::View;
@@ -32,19 +38,6 @@ pub struct PlanInput<'a> {
     pub targets: &'a [Target],
 }
 
-/// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
-    /// Its phase.
-    pub phase: Phase,
-    /// Index of the running wave.
-    pub wave: usize,
-    /// When that wave began, or when an operator last let the run go on in it.
-    pub wave_started_at: Timestamp,
-    /// Why it is held, in words; empty where it is not.
-    pub hold_reason: String,
-}
-
 /// One deployment of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -52,6 +45,16 @@ pub struct Target {
     pub deployment: DeploymentId,
     /// Index of its wave, frozen at the start.
     pub wave: usize,
+    /// Its value of the label that its wave is spread over; `None` where the wave is not spread, or it has no such label.
+    pub group: Option<Arc<str>>,
+    /// When the change was last offered to it.
+    pub offered_at: Option<Timestamp>,
+    /// When it was last told to go back.
+    pub rollback_at: Option<Timestamp>,
+    /// Whether one of its maintenance windows is open.
+    pub opening: Opening,
+    /// True where it no longer belongs to what the run is for: what is in flight is finished, and it counts for nothing.
+    pub left: bool,
     /// How far its worst binding in this run has come.
     pub step: Step,
     /// The agent is connected now.
@@ -62,6 +65,26 @@ pub struct Target {
     pub forgiven: bool,
     /// False where the last proven state cannot be had again.
     pub can_roll_back: bool,
+}
+
+/// Whether a deployment may be offered the change now, by the strategy's windows and blackouts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Opening {
+    /// No window is asked for.
+    #[default]
+    Always,
+    /// A window is open, for long enough until then.
+    Open {
+        /// When it closes for new offers: the deadlines ack, apply and prove still fit in.
+        until: Timestamp,
+    },
+    /// None is open.
+    Closed {
+        /// When the next one opens; `None` = none within a year.
+        opens: Option<Timestamp>,
+        /// The blackout that it waits for, in words; `None` = a window.
+        blackout: Option<Arc<str>>,
+    },
 }
 
 /// How far a deployment has come in a run, and since when.
@@ -95,17 +118,18 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// Deployments to offer the change. Beside [`Event::Finished`]: those that are offline, which
-    /// converge when they return.
+    /// converge when they return; nobody where the strategy wants that to happen in a window.
     pub offer: Vec<DeploymentId>,
     /// Deployments to return to their last proven state; those that are offline learn it on return.
     pub roll_back: Vec<DeploymentId>,
     /// Deployments whose current step took too long: they become failures of class TIMEOUT (in a rollback,
-    /// whose one deadline is the sum of all three steps, failed rollbacks). Plan again after noting them.
+    /// which has one deadline, failed rollbacks). Plan again after noting them.
     pub timed_out: Vec<(DeploymentId, Deadline)>,
     /// What happens to the run, in order; plan again after applying them.
     pub events: Vec<(Event, String)>,
     /// Why things wait, once this plan is carried out: one reason for each deployment that is not
-    /// converged, in order of `targets`, then one for the run unless events change it.
+    /// converged, in order of `targets`; then, unless events change the run, one for each wave that has deployments
+    /// and is not done (on the way forward), and one for the run.
     pub waiting_on: Vec<Waiting>,
     /// When to look again without a nudge; `None` = only on a nudge; `now` = at once, as after every plan
     /// with events or time-outs.
@@ -117,22 +141,27 @@ pub struct Plan {
 /// The shell carries out a plan and asks again until a plan has neither events nor time-outs.
 pub fn plan(input: &PlanInput<'_>) -> Plan {
     let phase = input.run.phase;
-    let Some(view) = View::new(input) else {
+    if phase.is_terminal() {
+        return Plan::default();
+    }
+    let Some(mut view) = View::new(input) else {
         return Plan::default();
     };
     let mut plan = match phase {
         Phase::Completed | Phase::RolledBack | Phase::Aborted | Phase::Superseded => {
-            return Plan::default();
+            Plan::default()
         }
         _ if let Some(andon) = input.andon => reasons::andon(&view, andon),
         Phase::Pending => progress::start(&view),
-        Phase::Progressing => progress::progress(&view),
-        Phase::Paused | Phase::Halted => progress::hold(&view),
+        Phase::Progressing => progress::progress(&mut view),
+        Phase::Paused | Phase::Halted => progress::held(&view),
         Phase::RollingBack => rollback::roll_back(&view),
-        Phase::RollbackPaused | Phase::RollbackHalted => rollback::hold(&view),
+        Phase::RollbackPaused | Phase::RollbackHalted => rollback::held_back(&view),
     };
     if !plan.events.is_empty() || !plan.timed_out.is_empty() {
         plan.wake_at = Some(input.now);
     }
     plan
 }
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,20 @@
 //! A strategy: how a change spreads. Frozen when a rollout starts.
 
+mod check;
+mod rules;
+mod usual;
+
 use std::fmt;
 use std::time::Duration;
+
+use jiff::civil::Date;
 
 use crate::failure::FailureClass;
 use crate::fleet::Selector;
 use crate::id::StrategyName;
+
+use super::gate::Gate;
+pub use usual::default_strategy;
 
 /// How a change spreads. Waves, concurrency and budgets count deployments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +23,25 @@ pub struct Strategy {
     pub name: StrategyName,
     /// At least one; a deployment belongs to the first that takes it, the rest to the last.
     pub waves: Vec<Wave>,
+    /// How each wave begins: with few at a time, more as deployments are proven; `None` = concurrency alone holds.
+    pub ramp: Option<Ramp>,
+    /// How many deployments may be offered the change within any minute, in all waves together; `None` = any number.
+    pub max_per_minute: Option<u32>,
     /// How long each step of one deployment, and a whole wave, may take.
     pub deadlines: Deadlines,
-    /// How many failures of which class are bearable, counted per wave; the first that names a class decides.
+    /// How many failures of which class are bearable. All that name a class hold; those without one count every class that
+    /// none names.
     pub budgets: Vec<Budget>,
-    /// Share of a wave, in percent, that may be offline without holding the wave up.
-    pub offline_max_percent: u8,
-    /// How many deployments are rolled back at a time.
-    pub rollback_concurrency: Amount,
+    /// What deployments that are not connected mean.
+    pub offline: Offline,
+    /// When deployments may be offered the change; empty = always.
+    pub windows: Vec<Window>,
+    /// Days on which no deployment is offered the change.
+    pub blackouts: Vec<Blackout>,
+    /// Questions asked in the background while the run goes on.
+    pub gates: Vec<Gate>,
+    /// How the way back is taken: waves, soak, ramp, windows, gates and approvals do not hold it.
+    pub rollback: Rollback,
 }
 
 /// One wave.
@@ -35,16 +55,126 @@ pub struct Wave {
     pub sample: Option<Sample>,
     /// How many deployments may be between offered and proven at a time.
     pub concurrency: Amount,
+    /// Spreads what is in flight over the values of a label.
+    pub spread: Option<Spread>,
     /// In a strict wave no more are in flight than failures are left in the budget, plus one:
     /// the failure that breaks a budget is the last one started.
     pub strict: bool,
+    /// In a mandatory wave every deployment has to be proven before the next wave begins: nobody may be away,
+    /// and one failure of any class halts the run where no budget says more.
+    pub mandatory: bool,
     /// How long every deployment of the wave must have been proven before the next wave begins.
     pub soak: Duration,
+    /// Who has to agree before the wave begins; `None` = nobody.
+    pub approval: Option<Approval>,
 }
 
-/// How many of the deployments that match belong to the wave.
+/// How many of the deployments that match belong to the wave; the rest is left to later waves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// How many: a percentage is of those that match and that no earlier wave took, rounded down, at least one.
+    pub amount: Amount,
+    /// A label: the sample takes from each of its values in turn, so that every value is in it before any is in it
+    /// twice. `None` = the lowest ids.
+    pub spread: Option<String>,
+    /// Where fewer deployments match, the wave takes none: a canary of a tiny fleet is the fleet.
+    pub min_matching: u32,
+}
+
+/// How many deployments with the same value of a label may be in flight in a wave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spread {
+    /// The label; deployments without it have one value together.
+    pub label: String,
+    /// How many of one value, at least 1.
+    pub max: u32,
+}
+
+/// Success-driven growth of what may be in flight in a wave.
+///
+/// It begins with `start` at a time. Each time that as many more deployments of the wave are proven as were allowed at a
+/// time, `factor_percent` times as many are allowed (rounded down, at least one more), up to the wave's concurrency:
+/// with 1 and 200 that is 1, 2, 4, 8. A failure lets nothing grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample(pub Amount);
+pub struct Ramp {
+    /// How many at first, at least 1.
+    pub start: u32,
+    /// By how much it grows, in percent: 150 to 500, as in AWS IoT Jobs (1.1 to 5).
+    pub factor_percent: u32,
+}
+
+/// Who has to agree before a wave begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Approval {
+    /// How many distinct principals, at least 1.
+    pub required: u32,
+    /// True where whoever started the rollout is none of them.
+    pub not_author: bool,
+}
+
+/// What deployments that are not connected mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offline {
+    /// Share of a wave, in percent, that may be offline without holding the wave up.
+    pub max_percent: u8,
+    /// When who was away gets the change.
+    pub catch_up: CatchUp,
+}
+
+/// When a deployment that was away while its wave ran gets the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatchUp {
+    /// As soon as it is connected again, also after the end of the run and outside of its windows.
+    Immediate,
+    /// As soon as it is connected again and one of its windows is open; after the end of the run by a run of its own.
+    InWindow,
+}
+
+/// Whose time a window or a blackout is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Zone {
+    /// An IANA time zone, such as `Europe/Berlin`.
+    Named(String),
+    /// That of the deployment: its label [`TIME_ZONE_LABEL`], else UTC.
+    OfDeployment,
+}
+
+/// The label of a deployment that names its IANA time zone.
+pub const TIME_ZONE_LABEL: &str = "timezone";
+
+/// A maintenance window: a deployment is offered the change only in one of them, and not so late in it that its
+/// deadlines ack, apply and prove would end outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// When it opens, as five cron fields: minute, hour, day of month, month, day of week.
+    pub cron: String,
+    /// How long it stays open.
+    pub duration: Duration,
+    /// Whose clock the cron fields are read from.
+    pub zone: Zone,
+}
+
+/// Days without change, in the deployment's own time zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blackout {
+    /// The first day.
+    pub from: Date,
+    /// The last day.
+    pub until: Date,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// How the way back is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rollback {
+    /// How many deployments are on their way back at a time; a percentage is of those that the change touched.
+    pub concurrency: Amount,
+    /// How many may be told to go back within any minute; `None` = any number.
+    pub max_per_minute: Option<u32>,
+    /// How long one deployment may take; `None` = the sum of ack, apply and prove.
+    pub deadline: Option<Duration>,
+}
 
 /// A number, or a share of a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +203,28 @@ pub struct Deadlines {
 pub struct Budget {
     /// Which failures; `None` = every class that no other budget names.
     pub class: Option<FailureClass>,
-    /// How many per wave; a percentage is of the wave's deployments, rounded down.
+    /// What is counted together.
+    pub per: Per,
+    /// How many; a percentage is of the deployments that are counted, rounded down, so that it may be none.
     pub max: Amount,
-    /// In a wave that is not strict, the budget is looked at only when this many deployments of the wave
-    /// have settled (proven or failed), or all have.
+    /// In a wave that is not strict, the budget is looked at only when this many of the counted deployments have
+    /// settled (proven or failed), or all have. Among fewer than [`LOW_COUNT`] it is looked at at once.
     pub min_sample: u32,
     /// What happens when there are more.
     pub action: Action,
 }
+
+/// What a budget counts together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Per {
+    /// The deployments of each wave.
+    Wave,
+    /// Those of all waves that have begun; a percentage is of all deployments of the run.
+    Run,
+}
+
+/// Shares of fewer deployments than this are no statistics: `min_sample` of a budget does not apply to them.
+pub const LOW_COUNT: u32 = 20;
 
 /// What happens when a budget is spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +276,15 @@ impl fmt::Display for Amount {
     }
 }
 
+impl Deadlines {
+    /// How long one deployment may take: ack, apply and prove together.
+    pub fn steps(&self) -> Duration {
+        self.ack
+            .saturating_add(self.apply)
+            .saturating_add(self.prove)
+    }
+}
+
 impl Action {
     /// Every action, the mildest first.
     pub const ALL: [Self; 4] = [Self::Continue, Self::Pause, Self::Halt, Self::Rollback];
@@ -153,162 +306,46 @@ impl Action {
 }
 
 impl Strategy {
-    /// The budget that counts failures of this class, if any does.
+    /// The first budget that counts failures of this class, if any does.
     pub fn budget_for(&self, class: FailureClass) -> Option<&Budget> {
         self.budgets
             .iter()
             .find(|budget| budget.class == Some(class))
             .or_else(|| self.budgets.iter().find(|budget| budget.class.is_none()))
     }
+}
 
-    /// Finds what contradicts itself.
-    ///
-    /// # Errors
-    /// The first [`InvalidStrategy`], with the field's path.
-    pub fn validate(&self) -> Result<(), InvalidStrategy> {
-        if self.waves.is_empty() {
-            return Err(invalid("waves", "a strategy needs at least one wave"));
+impl Per {
+    /// The name in manifests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Wave => "wave",
+            Self::Run => "run",
         }
-        for (index, wave) in self.waves.iter().enumerate() {
-            wave.validate(index, self.deadlines.wave)?;
-        }
-        if let Some(last) = self.waves.last()
-            && last.sample.is_some()
-        {
-            let field = format!("waves[{}].sample", self.waves.len() - 1);
-            return Err(invalid(
-                &field,
-                "the last wave takes all that is left: remove the sample",
-            ));
-        }
-        for (index, budget) in self.budgets.iter().enumerate() {
-            let same = self.budgets[..index]
-                .iter()
-                .any(|other| other.class == budget.class);
-            if same {
-                let field = format!("budgets[{index}].class");
-                return Err(invalid(
-                    &field,
-                    "an earlier budget names the same class: keep one",
-                ));
-            }
-            check_percent(&format!("budgets[{index}].max"), budget.max)?;
-        }
-        if self.offline_max_percent > 100 {
-            return Err(invalid("offline.maxPercent", "use 0 to 100"));
-        }
-        check_concurrency("rollback.concurrency", self.rollback_concurrency)
+    }
+
+    /// What has this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Wave, Self::Run]
+            .into_iter()
+            .find(|per| per.as_str() == text)
     }
 }
 
-impl Wave {
-    fn validate(&self, index: usize, wave_deadline: Duration) -> Result<(), InvalidStrategy> {
-        let field = |name: &str| format!("waves[{index}].{name}");
-        if self.name.trim().is_empty() {
-            return Err(invalid(&field("name"), "a wave needs a name"));
+impl CatchUp {
+    /// The name in manifests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Immediate => "immediate",
+            Self::InWindow => "inWindow",
         }
-        check_concurrency(&field("concurrency"), self.concurrency)?;
-        if let Some(Sample(amount)) = self.sample {
-            check_concurrency(&field("sample"), amount)?;
-        }
-        if self.soak >= wave_deadline {
-            let problem = "the soak must be shorter than deadlines.wave, else no wave can end";
-            return Err(invalid(&field("soak"), problem));
-        }
-        Ok(())
     }
-}
 
-fn invalid(field: &str, problem: &str) -> InvalidStrategy {
-    InvalidStrategy {
-        field: field.to_owned(),
-        problem: problem.to_owned(),
-    }
-}
-
-fn check_percent(field: &str, amount: Amount) -> Result<(), InvalidStrategy> {
-    match amount {
-        Amount::Percent(percent) if percent > 100 => Err(invalid(field, "use 0% to 100%")),
-        Amount::Percent(_) | Amount::Count(_) => Ok(()),
-    }
-}
-
-fn check_concurrency(field: &str, amount: Amount) -> Result<(), InvalidStrategy> {
-    check_percent(field, amount)?;
-    match amount {
-        Amount::Count(0) | Amount::Percent(0) => Err(invalid(field, "must be at least 1 or 1%")),
-        Amount::Count(_) | Amount::Percent(_) => Ok(()),
-    }
-}
-
-/// The strategy of placements that name none: one strict canary, then a tenth of the fleet at a time.
-///
-/// A key that the provider refuses rolls back at once; trouble that is not the change's own
-/// (quota, rate limits) pauses; everything else halts above a tenth of a wave.
-pub fn default_strategy(name: StrategyName) -> Strategy {
-    let minutes = |n: u64| Duration::from_secs(n * 60);
-    let wave = |name: &str, sample, concurrency, strict, soak| Wave {
-        name: name.to_owned(),
-        selector: Selector::default(),
-        sample,
-        concurrency,
-        strict,
-        soak,
-    };
-    let budget = |class, max, min_sample, action| Budget {
-        class,
-        max,
-        min_sample,
-        action,
-    };
-    Strategy {
-        name,
-        waves: vec![
-            wave(
-                "canary",
-                Some(Sample(Amount::Count(1))),
-                Amount::Count(1),
-                true,
-                minutes(10),
-            ),
-            wave(
-                "early",
-                Some(Sample(Amount::Percent(10))),
-                Amount::Percent(25),
-                false,
-                minutes(10),
-            ),
-            wave("fleet", None, Amount::Percent(10), false, Duration::ZERO),
-        ],
-        deadlines: Deadlines {
-            ack: Duration::from_secs(30),
-            apply: minutes(2),
-            prove: minutes(3),
-            wave: minutes(120),
-        },
-        budgets: vec![
-            budget(
-                Some(FailureClass::Auth),
-                Amount::Count(0),
-                1,
-                Action::Rollback,
-            ),
-            budget(
-                Some(FailureClass::Quota),
-                Amount::Percent(5),
-                20,
-                Action::Pause,
-            ),
-            budget(
-                Some(FailureClass::RateLimit),
-                Amount::Percent(5),
-                20,
-                Action::Pause,
-            ),
-            budget(None, Amount::Percent(10), 10, Action::Halt),
-        ],
-        offline_max_percent: 20,
-        rollback_concurrency: Amount::Percent(50),
+    /// What has this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Immediate, Self::InWindow]
+            .into_iter()
+            .find(|catch_up| catch_up.as_str() == text)
     }
 }
 
@@ -341,37 +378,6 @@ mod tests {
     #[test]
     fn the_default_is_valid() {
         assert_eq!(strategy().validate(), Ok(()));
-    }
-
-    #[test]
-    fn contradictions_name_the_field() {
-        type Change = fn(&mut Strategy);
-        let cases: [(Change, &str); 7] = [
-            (|s| s.waves.clear(), "waves"),
-            (|s| s.waves[1].name.clear(), "waves[1].name"),
-            (
-                |s| s.waves[0].concurrency = Amount::Count(0),
-                "waves[0].concurrency",
-            ),
-            (
-                |s| s.waves[0].soak = Duration::from_secs(99_999),
-                "waves[0].soak",
-            ),
-            (
-                |s| s.waves[2].sample = Some(Sample(Amount::Count(1))),
-                "waves[2].sample",
-            ),
-            (|s| s.budgets.push(s.budgets[0]), "budgets[4].class"),
-            (
-                |s| s.budgets[0].max = Amount::Percent(101),
-                "budgets[0].max",
-            ),
-        ];
-        for (change, field) in cases {
-            let mut strategy = strategy();
-            change(&mut strategy);
-            assert_eq!(strategy.validate().unwrap_err().field, field);
-        }
     }
 
     #[test]

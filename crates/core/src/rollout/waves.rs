@@ -1,9 +1,12 @@
 //! Which wave each deployment belongs to, frozen when a run starts.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use crate::fleet::Labels;
 use crate::id::DeploymentId;
 
-use super::strategy::{Strategy, Wave};
+use super::strategy::{Amount, Strategy, Wave};
 
 /// What a wave of a run amounts to in numbers; `keyfleet plan` prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,39 +22,81 @@ pub struct WaveShape {
     /// How many more deployments may fail, at worst, after the one that breaks a budget:
     /// 0 in a strict wave, else all others in flight. A budget's `min_sample` comes on top.
     pub overshoot_max: u32,
+    /// True where every deployment has to be proven before the next wave begins.
+    pub mandatory: bool,
+    /// How long every deployment must have been proven before the next wave begins.
+    pub soak: Duration,
+    /// How many principals have to agree before it begins.
+    pub approvals: u32,
+    /// How its concurrency was calculated, in words, such as `10% of 9, rounded down, at least 1`; empty where it is a number.
+    pub rule: String,
 }
+
+/// A deployment that no wave has taken yet: its id, its labels, and its place in the fleet as it was given.
+type Free<'a> = (DeploymentId, &'a Labels, usize);
 
 /// Gives every deployment its wave: an index into `strategy.waves` for each, in the order of `fleet`.
 ///
-/// The first wave whose selector matches takes a deployment. A sample takes only its share of the matching
-/// deployments that no earlier wave took (a percentage is rounded down, at least one), the lowest ids first,
-/// and leaves the rest to later waves. What no wave takes goes to the last. The order of `fleet` does not
-/// change where a deployment goes.
+/// The first wave whose selector matches takes a deployment. A sample takes only its share of the matching, spread over
+/// the values of a label where it says so, and leaves the rest to later waves; where fewer match than it asks for it takes
+/// none. What no wave takes goes to the last. The order of `fleet` does not change where a deployment goes.
 pub fn assign_waves(strategy: &Strategy, fleet: &[(DeploymentId, &Labels)]) -> Vec<usize> {
     let last = strategy.waves.len().saturating_sub(1);
     let mut waves = vec![last; fleet.len()];
-    let mut free: Vec<(DeploymentId, &Labels, usize)> = fleet
+    let mut free: Vec<Free<'_>> = fleet
         .iter()
         .zip(0..)
         .map(|((id, labels), index)| (*id, *labels, index))
         .collect();
     free.sort_by_key(|(id, _, _)| *id);
     for (number, wave) in strategy.waves.iter().enumerate() {
-        let matching = free
-            .iter()
-            .filter(|(_, labels, _)| wave.selector.matches(labels))
-            .count();
-        let mut room = sample_size(wave, matching);
-        free.retain(|(_, labels, index)| {
-            let takes = room > 0 && wave.selector.matches(labels);
+        let taken = taken(wave, &free);
+        free.retain(|(id, _, index)| {
+            let takes = taken.contains(id);
             if takes {
-                room -= 1;
                 waves[*index] = number;
             }
             !takes
         });
     }
     waves
+}
+
+/// Whom of those that are left, in order of their ids, the wave takes.
+fn taken(wave: &Wave, free: &[Free<'_>]) -> BTreeSet<DeploymentId> {
+    let matching = free
+        .iter()
+        .filter(|(_, labels, _)| wave.selector.matches(labels));
+    let Some(sample) = &wave.sample else {
+        return matching.map(|(id, _, _)| *id).collect();
+    };
+    let mut groups: BTreeMap<Option<&String>, Vec<DeploymentId>> = BTreeMap::new();
+    let mut total = 0;
+    for (id, labels, _) in matching {
+        let value = sample.spread.as_ref().and_then(|label| labels.get(label));
+        groups.entry(value).or_default().push(*id);
+        total += 1;
+    }
+    let total = count(total);
+    if total < sample.min_matching {
+        return BTreeSet::new();
+    }
+    let size = usize::try_from(sample.amount.of_at_least_one(total)).unwrap_or(usize::MAX);
+    in_turn(groups.into_values().collect()).take(size).collect()
+}
+
+/// One of each group, then a second one of each, and so on.
+fn in_turn(groups: Vec<Vec<DeploymentId>>) -> impl Iterator<Item = DeploymentId> {
+    let mut ranked: Vec<(usize, usize, DeploymentId)> = groups
+        .into_iter()
+        .enumerate()
+        .flat_map(|(group, ids)| {
+            let ranks = ids.into_iter().enumerate();
+            ranks.map(move |(rank, id)| (rank, group, id))
+        })
+        .collect();
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, _, id)| id)
 }
 
 /// Counts what each wave of the strategy amounts to, given the wave of every target.
@@ -71,20 +116,18 @@ pub fn wave_shapes(strategy: &Strategy, waves_of_targets: &[usize]) -> Vec<WaveS
             concurrency,
             strict: wave.strict,
             overshoot_max,
+            mandatory: wave.mandatory,
+            soak: wave.soak,
+            approvals: wave.approval.map_or(0, |approval| approval.required),
+            rule: match wave.concurrency {
+                Amount::Count(_) => String::new(),
+                percent @ Amount::Percent(_) => {
+                    format!("{percent} of {deployments}, rounded down, at least 1")
+                }
+            },
         }
     };
     strategy.waves.iter().enumerate().map(shape).collect()
-}
-
-/// How many of `matching` deployments the wave takes.
-fn sample_size(wave: &Wave, matching: usize) -> usize {
-    match wave.sample {
-        None => matching,
-        Some(sample) => {
-            let share = sample.0.of_at_least_one(count(matching));
-            matching.min(usize::try_from(share).unwrap_or(usize::MAX))
-        }
-    }
 }
 
 /// A length as the number that strategies count in.
@@ -96,7 +139,7 @@ fn count(length: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::fleet::Selector;
-    use crate::rollout::strategy::{Amount, Sample, default_strategy};
+    use crate::rollout::strategy::{Sample, default_strategy};
 
     fn id(number: u128) -> DeploymentId {
         DeploymentId::new(uuid::Uuid::from_u128(number))
@@ -115,7 +158,11 @@ mod tests {
                 "" => Selector::default(),
                 label => Selector::from_labels(&tier(label)),
             },
-            sample: sample.map(Sample),
+            sample: sample.map(|amount| Sample {
+                amount,
+                spread: None,
+                min_matching: 0,
+            }),
             ..blank.clone()
         };
         strategy.waves = waves.iter().map(wave).collect();
@@ -164,6 +211,40 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_is_spread_over_a_label_and_needs_enough() {
+        let check = |amount, min_matching, fleet: &[&str], expected: &[usize]| {
+            let mut strategy = strategy(&[("", Some(amount)), ("", None)]);
+            if let Some(sample) = &mut strategy.waves[0].sample {
+                sample.spread = Some("tier".to_owned());
+                sample.min_matching = min_matching;
+            }
+            let labels: Vec<Labels> = fleet
+                .iter()
+                .map(|value| match *value {
+                    "" => Labels::new(),
+                    value => tier(value),
+                })
+                .collect();
+            let fleet: Vec<_> = labels.iter().zip(1..).map(|(of, n)| (id(n), of)).collect();
+            assert_eq!(
+                assign_waves(&strategy, &fleet),
+                expected,
+                "{amount} of {fleet:?}"
+            );
+        };
+        let fleet = ["a", "a", "a", "b", "b", "c"];
+        check(Amount::Count(3), 0, &fleet, &[0, 1, 1, 0, 1, 0]);
+        check(Amount::Count(2), 0, &fleet, &[0, 1, 1, 0, 1, 1]);
+        check(Amount::Count(5), 0, &fleet, &[0, 0, 1, 0, 0, 0]);
+        check(Amount::Percent(50), 6, &fleet, &[0, 1, 1, 0, 1, 0]);
+        check(Amount::Percent(50), 7, &fleet, &[1; 6]);
+        check(Amount::Count(9), 0, &fleet, &[0; 6]);
+        // Those without the label have one value together.
+        check(Amount::Count(2), 0, &["b", "", "", "b"], &[0, 0, 1, 1]);
+        check(Amount::Count(1), 1, &[], &[]);
+    }
+
+    #[test]
     fn the_order_of_the_fleet_moves_nobody() {
         let strategy = strategy(&[("", Some(Amount::Percent(30))), ("", None)]);
         let labels = tier("a");
@@ -197,6 +278,11 @@ mod tests {
             ("fleet", 90, 9, false, 8),
         ];
         assert_eq!(numbers, expected);
+        let rules: Vec<_> = shapes.iter().map(|shape| shape.rule.as_str()).collect();
+        let early = "25% of 9, rounded down, at least 1";
+        let fleet = "10% of 90, rounded down, at least 1";
+        assert_eq!(rules, ["", early, fleet]);
+        assert_eq!(shapes[0].soak, Duration::from_secs(600));
         assert_eq!(wave_shapes(&strategy, &[])[2].overshoot_max, 0);
     }
 }

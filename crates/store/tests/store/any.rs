@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use jiff::civil::date;
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingState, Failure};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::Generation;
-use keyfleet_core::rollout::{Action, Amount, Budget, Deadlines, Sample, Strategy, Wave};
+use keyfleet_core::rollout::{
+    Action, Amount, Approval, Blackout, Budget, CatchUp, Comparison, Deadlines, Gate, GateCheck,
+    Offline, Per, Ramp, Rollback, Sample, Spread, Strategy, Threshold, Wave, Window, Zone,
+};
 use keyfleet_store::{Binding, Desired, Progress, Tx};
-use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, ProptestConfig, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as _;
+use url::Url;
 
 use crate::common::{assignment, binding_id, check, rollout_id, selector, waiting};
 
@@ -103,38 +108,140 @@ fn any_millis() -> impl prop::strategy::Strategy<Value = Duration> {
     any::<u64>().prop_map(Duration::from_millis)
 }
 
-fn any_wave() -> impl prop::strategy::Strategy<Value = Wave> {
-    (
-        any::<String>(),
-        proptest::option::of(any_amount()),
-        any_amount(),
-        any::<bool>(),
-        any_millis(),
+fn any_secs() -> impl prop::strategy::Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_secs)
+}
+
+fn any_sample() -> impl prop::strategy::Strategy<Value = Sample> {
+    (any_amount(), any::<Option<String>>(), any::<u32>()).prop_map(
+        |(amount, spread, min_matching)| Sample {
+            amount,
+            spread,
+            min_matching,
+        },
     )
-        .prop_map(|(name, sample, concurrency, strict, soak)| Wave {
-            name,
-            selector: selector(),
-            sample: sample.map(Sample),
-            concurrency,
-            strict,
-            soak,
-        })
+}
+
+fn any_wave() -> impl prop::strategy::Strategy<Value = Wave> {
+    let spread = (any::<String>(), any::<u32>()).prop_map(|(label, max)| Spread { label, max });
+    let approval = (any::<u32>(), any::<bool>()).prop_map(|(required, not_author)| Approval {
+        required,
+        not_author,
+    });
+    (
+        (any::<String>(), any_amount(), any_millis()),
+        proptest::option::of(any_sample()),
+        proptest::option::of(spread),
+        (any::<bool>(), any::<bool>()),
+        proptest::option::of(approval),
+    )
+        .prop_map(
+            |((name, concurrency, soak), sample, spread, (strict, mandatory), approval)| Wave {
+                name,
+                selector: selector(),
+                sample,
+                concurrency,
+                spread,
+                strict,
+                mandatory,
+                soak,
+                approval,
+            },
+        )
 }
 
 fn any_budget() -> impl prop::strategy::Strategy<Value = Budget> {
     let class = proptest::option::of(proptest::sample::select(FailureClass::ALL.to_vec()));
     (
         class,
+        proptest::sample::select(vec![Per::Wave, Per::Run]),
         any_amount(),
         any::<u32>(),
         proptest::sample::select(Action::ALL.to_vec()),
     )
-        .prop_map(|(class, max, min_sample, action)| Budget {
+        .prop_map(|(class, per, max, min_sample, action)| Budget {
             class,
+            per,
             max,
             min_sample,
             action,
         })
+}
+
+fn any_window() -> impl prop::strategy::Strategy<Value = Window> {
+    let zone = prop_oneof![
+        any::<String>().prop_map(Zone::Named),
+        Just(Zone::OfDeployment)
+    ];
+    (any::<String>(), any_secs(), zone).prop_map(|(cron, duration, zone)| Window {
+        cron,
+        duration,
+        zone,
+    })
+}
+
+fn any_blackout() -> impl prop::strategy::Strategy<Value = Blackout> {
+    let day = || (-9999..=9999_i16, 1..=12_i8, 1..=28_i8).prop_map(|(y, m, d)| date(y, m, d));
+    (day(), day(), any::<String>()).prop_map(|(from, until, reason)| Blackout {
+        from,
+        until,
+        reason,
+    })
+}
+
+fn any_check() -> impl prop::strategy::Strategy<Value = GateCheck> {
+    let url = "https://[a-z]{1,9}\\.test/[a-z?=]{0,9}";
+    let url = move || url.prop_map(|url| url.parse::<Url>().unwrap());
+    let operators = [
+        Comparison::Above,
+        Comparison::AtLeast,
+        Comparison::Below,
+        Comparison::AtMost,
+    ];
+    let fail_if = (
+        proptest::sample::select(operators.to_vec()),
+        proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
+    );
+    prop_oneof![
+        url().prop_map(|url| GateCheck::Http { url }),
+        (url(), any::<String>(), fail_if).prop_map(|(url, query, (operator, value))| {
+            let fail_if = Threshold { operator, value };
+            GateCheck::Prometheus {
+                url,
+                query,
+                fail_if,
+            }
+        })
+    ]
+}
+
+fn any_gate() -> impl prop::strategy::Strategy<Value = Gate> {
+    (
+        (any::<String>(), any_check(), any_secs()),
+        proptest::sample::select(Action::ALL.to_vec()),
+        (any::<u32>(), any::<u32>()),
+    )
+        .prop_map(
+            |((name, check, interval), action, (fail_after, inconclusive_after))| Gate {
+                name,
+                check,
+                interval,
+                action,
+                fail_after,
+                inconclusive_after,
+            },
+        )
+}
+
+fn any_rollback() -> impl prop::strategy::Strategy<Value = Rollback> {
+    let deadline = proptest::option::of(any_millis());
+    (any_amount(), any::<Option<u32>>(), deadline).prop_map(
+        |(concurrency, max_per_minute, deadline)| Rollback {
+            concurrency,
+            max_per_minute,
+            deadline,
+        },
+    )
 }
 
 fn any_strategy() -> impl prop::strategy::Strategy<Value = Strategy> {
@@ -146,18 +253,44 @@ fn any_strategy() -> impl prop::strategy::Strategy<Value = Strategy> {
             wave,
         },
     );
-    let waves = proptest::collection::vec(any_wave(), 0..4);
-    let budgets = proptest::collection::vec(any_budget(), 0..4);
-    (waves, deadlines, budgets, any::<u8>(), any_amount()).prop_map(
-        |(waves, deadlines, budgets, offline_max_percent, rollback_concurrency)| Strategy {
-            name: "default".parse().unwrap(),
-            waves,
-            deadlines,
-            budgets,
-            offline_max_percent,
-            rollback_concurrency,
-        },
+    let catch_up = proptest::sample::select(vec![CatchUp::Immediate, CatchUp::InWindow]);
+    let offline = (any::<u8>(), catch_up).prop_map(|(max_percent, catch_up)| Offline {
+        max_percent,
+        catch_up,
+    });
+    let ramp = (any::<u32>(), any::<u32>()).prop_map(|(start, factor_percent)| Ramp {
+        start,
+        factor_percent,
+    });
+    (
+        proptest::collection::vec(any_wave(), 0..4),
+        (proptest::option::of(ramp), any::<Option<u32>>()),
+        (deadlines, offline, any_rollback()),
+        proptest::collection::vec(any_budget(), 0..4),
+        (
+            proptest::collection::vec(any_window(), 0..3),
+            proptest::collection::vec(any_blackout(), 0..3),
+            proptest::collection::vec(any_gate(), 0..3),
+        ),
     )
+        .prop_map(
+            |(waves, (ramp, max_per_minute), times, budgets, (windows, blackouts, gates))| {
+                let (deadlines, offline, rollback) = times;
+                Strategy {
+                    name: "default".parse().unwrap(),
+                    waves,
+                    ramp,
+                    max_per_minute,
+                    deadlines,
+                    budgets,
+                    offline,
+                    windows,
+                    blackouts,
+                    gates,
+                    rollback,
+                }
+            },
+        )
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {

@@ -2,7 +2,7 @@
 
 use keyfleet_core::binding::BindingId;
 use keyfleet_core::id::{EnrolmentId, KeyVersion, Revision};
-use keyfleet_core::rollout::{Phase, Run, default_strategy};
+use keyfleet_core::rollout::{Run, default_strategy};
 use keyfleet_store::{Binding, Error, Evidence, Holding, Rollout, RolloutBinding, Tx};
 use uuid::Uuid;
 
@@ -129,12 +129,7 @@ async fn bindings_are_found_by_every_way_to_them() {
         strategy: default_strategy("default".parse().unwrap()),
         cause: String::new(),
         actor: String::new(),
-        run: Run {
-            phase: Phase::Pending,
-            wave: 0,
-            wave_started_at: at(0),
-            hold_reason: String::new(),
-        },
+        run: Run::new("", at(0)),
         started_at: at(0),
         ended_at: None,
     };

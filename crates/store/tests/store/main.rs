@@ -16,4 +16,5 @@ mod holdings;
 mod migration;
 mod restore;
 mod rows;
+mod scratch;
 mod seen;

@@ -77,6 +77,28 @@ async fn the_first_schema_is_migrated_and_keeps_everything() {
         }
     ));
 
+    let strategies = read(&store, |tx| tx.strategies()).await;
+    let [strategy] = strategies.as_slice() else {
+        panic!("{strategies:?}")
+    };
+    assert_eq!(
+        strategy.validate(),
+        Ok(()),
+        "what is new has its old meaning"
+    );
+    let rollouts = read(&store, |tx| tx.active_rollouts()).await;
+    let [rollout] = rollouts.as_slice() else {
+        panic!("{rollouts:?}")
+    };
+    assert_eq!(rollout.strategy, *strategy);
+    assert_eq!(
+        (rollout.run.wave, rollout.run.author.as_str()),
+        (Some(1), "anna")
+    );
+    let id = rollout.id;
+    let targets = read(&store, move |tx| tx.rollout_targets(id)).await;
+    assert!(targets.len() == 1 && !targets[0].left, "{targets:?}");
+
     assert_eq!(read(&store, |tx| tx.audit_head()).await.0, 0);
     assert_eq!(read(&store, |tx| tx.andon()).await, None);
     assert_eq!(

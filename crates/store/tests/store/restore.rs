@@ -122,9 +122,7 @@ async fn fleet(database: &Database) -> (Store, PathBuf) {
             actor: "anna".into(),
             run: Run {
                 phase: Phase::Progressing,
-                wave: 0,
-                wave_started_at: at(0),
-                hold_reason: String::new(),
+                ..Run::new("anna", at(0))
             },
             started_at: at(0),
             ended_at: None,

@@ -8,7 +8,7 @@ use keyfleet_core::id::{DeploymentId, Generation, KeyVersion, Revision, TokenId}
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
 use keyfleet_core::models::Task;
 use keyfleet_core::placement::{DriftPolicy, Placement};
-use keyfleet_core::rollout::{Phase, Run, default_strategy};
+use keyfleet_core::rollout::{Approved, GateState, Phase, Run, Verdict, default_strategy};
 use keyfleet_core::token::Role;
 use keyfleet_store::{
     Check, Deployment, Error, Event, EventScope, Facts, KeyVersionRow, Retention, Rollout,
@@ -216,6 +216,23 @@ async fn keys_and_their_versions() {
     assert_eq!(versions, expected, "the newest first");
 }
 
+fn approved(wave: usize, principal: &str) -> Approved {
+    Approved {
+        wave,
+        principal: principal.into(),
+    }
+}
+
+fn gate(name: &str, verdict: Verdict) -> GateState {
+    GateState {
+        name: name.into(),
+        verdict,
+        streak: 3,
+        at: at(8),
+        text: "0.03 is > 0.02".into(),
+    }
+}
+
 fn rollout(id: u128, phase: Phase) -> Rollout {
     Rollout {
         id: rollout_id(id),
@@ -224,9 +241,12 @@ fn rollout(id: u128, phase: Phase) -> Rollout {
         actor: "anna".into(),
         run: Run {
             phase,
-            wave: 1,
-            wave_started_at: at(3),
+            wave: Some(1),
             hold_reason: "budget".into(),
+            approvals: vec![approved(0, "anna"), approved(0, "ben"), approved(2, "anna")],
+            fast_forward: Some(1),
+            gates: vec![gate("errors", Verdict::Fail), gate("load", Verdict::Pass)],
+            ..Run::new("anna", at(3))
         },
         started_at: at(i64::try_from(id).unwrap()),
         ended_at: phase.is_terminal().then(|| at(9)),
@@ -241,6 +261,7 @@ async fn rollouts_targets_and_bindings() {
         offered_at: Some(at(4)),
         rollback_at: None,
         forgiven: true,
+        left: deployment == 2,
         failure,
     };
     let failed = Failure {
@@ -298,6 +319,39 @@ async fn rollouts_targets_and_bindings() {
     );
     expected.reverse();
     assert_eq!(all, expected);
+}
+
+#[tokio::test]
+async fn what_people_and_gates_say_of_a_rollout() {
+    let id = rollout_id(1);
+    let new = Rollout {
+        run: Run::new("anna", at(0)),
+        ..rollout(1, Phase::Pending)
+    };
+    let work = move |tx: &Tx<'_>| {
+        tx.insert_rollout(&new, &[], &[])?;
+        tx.insert_rollout(&rollout(2, Phase::Pending), &[], &[])?;
+        assert_eq!(tx.active_rollouts()?.first(), Some(&new));
+        for (wave, principal, second) in [(1, "zoe", 1), (1, "anna", 2), (0, "anna", 3)] {
+            tx.approve_rollout(id, &approved(wave, principal), at(second))?;
+        }
+        // Said again, it neither stands twice nor is it newer.
+        tx.approve_rollout(id, &approved(1, "zoe"), at(9))?;
+        tx.put_gates(id, &[gate("errors", Verdict::Inconclusive)])?;
+        tx.put_gates(id, &[gate("load", Verdict::Pass)])
+    };
+    let look = move |tx: &Tx<'_>| tx.rollouts(9);
+    let found = check(work, look).await;
+    let run = &found[1].run;
+    let said = [approved(0, "anna"), approved(1, "zoe"), approved(1, "anna")];
+    assert_eq!(run.approvals, said);
+    assert_eq!(run.gates, [gate("load", Verdict::Pass)]);
+    assert_eq!((run.wave, run.fast_forward), (None, None));
+    assert_eq!(
+        found[0],
+        rollout(2, Phase::Pending),
+        "the other one keeps its own"
+    );
 }
 
 #[tokio::test]

@@ -201,3 +201,8 @@ INSERT INTO tokens VALUES ('00000000-0000-0000-0000-000000000004',
   X'0404040404040404040404040404040404040404040404040404040404040404', 'join', 'anna', NULL, '{"env":"prod"}', 5,
   1798000000000000000, 1795435200000000000, 'anna', 0);
 INSERT INTO events (at, actor, text) VALUES (1795435200000000000, 'keyfleet', 'kept');
+INSERT INTO strategies VALUES ('careful', '{"waves":[{"name":"canary","selector":[],"sample":{"Count":1},"concurrency":{"Count":1},"strict":true,"soak_millis":600000},{"name":"fleet","selector":[],"sample":null,"concurrency":{"Percent":10},"strict":false,"soak_millis":0}],"deadline_millis":[30000,120000,180000,7200000],"budgets":[{"class":"AUTH","max":{"Count":0},"min_sample":1,"action":"rollback"}],"offline_max_percent":20,"rollback_concurrency":{"Percent":50}}');
+INSERT INTO rollouts VALUES ('00000000-0000-0000-0000-000000000009', 'careful',
+  '{"waves":[{"name":"canary","selector":[],"sample":{"Count":1},"concurrency":{"Count":1},"strict":true,"soak_millis":600000},{"name":"fleet","selector":[],"sample":null,"concurrency":{"Percent":10},"strict":false,"soak_millis":0}],"deadline_millis":[30000,120000,180000,7200000],"budgets":[{"class":"AUTH","max":{"Count":0},"min_sample":1,"action":"rollback"}],"offline_max_percent":20,"rollback_concurrency":{"Percent":50}}', 'anna applied it', 'anna', 'PROGRESSING', 1, '', 1, 1795435201000000000, 1795435200000000000, NULL);
+INSERT INTO rollout_targets VALUES ('00000000-0000-0000-0000-000000000009', '00000000-0000-0000-0000-000000000001', 1,
+  1795435201000000000, NULL, 0, NULL, '');

@@ -3,6 +3,7 @@
 mod deployments;
 mod objects;
 mod plan;
+mod rollouts;
 mod service;
 mod trust;
 
@@ -18,6 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
+pub(crate) use self::rollouts::telling;
 use self::service::Service;
 
 /// The token that may do everything.
@@ -76,6 +78,12 @@ pub(crate) struct State {
     pub(crate) adoptions: Vec<v1::Adoption>,
     /// What still refers to each connector that goes.
     pub(crate) references: u32,
+    /// What a change meets that is under way already.
+    pub(crate) conflicts: Vec<v1::Conflict>,
+    /// What a simulation says, one after the other.
+    pub(crate) simulation: Vec<v1::SimulateRolloutResponse>,
+    /// What was to be simulated.
+    pub(crate) simulated: Vec<v1::SimulateRolloutRequest>,
     /// The connector is deleted but not gone everywhere.
     pub(crate) deleting: bool,
 }

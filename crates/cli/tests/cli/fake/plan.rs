@@ -66,6 +66,17 @@ impl State {
         }
     }
 
+    /// What a strategy says beside its waves.
+    pub(super) fn rules(&self) -> Vec<String> {
+        let news = [
+            "ramp: 1 at first, twice as many each time as many more are proven",
+            "gate errors: every 30s, pause when it fails 2 times in a row",
+            "budget AUTH: none of a wave may fail, else rollback",
+        ];
+        let rules = news.iter().filter(|_| self.has_news);
+        rules.map(|&rule| rule.to_owned()).collect()
+    }
+
     fn effects(&self, result: &mut v1::PlanResult) {
         let assignment = |revision| {
             Some(v1::Assignment {
@@ -111,6 +122,15 @@ impl State {
             concurrency: 1 + overshoot_max,
             strict,
             overshoot_max,
+            mandatory: strict && self.has_news,
+            soak_secs: if strict { 600 } else { 0 },
+            approvals: if self.has_news && !strict { 2 } else { 0 },
+            rule: if strict {
+                "1"
+            } else {
+                "30% of 9, rounded down, at least 1"
+            }
+            .into(),
         };
         let waves = vec![
             wave("canary", 1, true, 0),
@@ -119,7 +139,9 @@ impl State {
         result.rollouts = vec![v1::PlannedRollout {
             strategy: "careful".into(),
             waves,
+            rules: self.rules(),
         }];
+        result.conflicts = self.conflicts.clone();
         result.warnings = vec!["connector type .gen-ai is deprecated from Kibana 9.5".into()];
         result.notes = vec!["connector assistant: model gpt-9 has no rating".into()];
         result.probe_calls = 2 * n_deployments;

@@ -201,6 +201,7 @@ impl OperatorService for Service {
                 name: "careful".into(),
                 waves,
                 set: state.set.clone(),
+                rules: state.rules(),
             }],
         })
     }
@@ -313,29 +314,39 @@ impl OperatorService for Service {
         ok(ReceiverStream::new(receiver))
     }
 
+    async fn explain_rollout(
+        &self,
+        request: Request<v1::ExplainRolloutRequest>,
+    ) -> Result<Response<v1::ExplainRolloutResponse>, Status> {
+        let state = self.state(&request, false)?;
+        ok(state.explain(request.get_ref())?)
+    }
+
+    type SimulateRolloutStream = ReceiverStream<Result<v1::SimulateRolloutResponse, Status>>;
+
+    async fn simulate_rollout(
+        &self,
+        request: Request<v1::SimulateRolloutRequest>,
+    ) -> Result<Response<Self::SimulateRolloutStream>, Status> {
+        let mut state = self.state(&request, false)?;
+        let request = request.into_inner();
+        state.plan(&request.files)?;
+        state.simulated.push(request);
+        let parts = state.simulation.clone();
+        let (sender, receiver) = tokio::sync::mpsc::channel(parts.len().max(1));
+        for part in parts {
+            sender.try_send(Ok(part)).unwrap();
+        }
+        ok(ReceiverStream::new(receiver))
+    }
+
     async fn change_rollout(
         &self,
         request: Request<v1::ChangeRolloutRequest>,
     ) -> Result<Response<v1::ChangeRolloutResponse>, Status> {
         let mut state = self.state(&request, true)?;
         let request = request.into_inner();
-        let mut rollout = state.rollout(&request.id)?;
-        if rollout.ended_at.is_some() {
-            return Err(Status::failed_precondition(
-                "a rollout that is COMPLETED takes no verb",
-            ));
-        }
-        rollout.phase = match request.verb() {
-            v1::RolloutVerb::Pause => v1::RolloutPhase::Paused,
-            v1::RolloutVerb::Abort => v1::RolloutPhase::Aborted,
-            v1::RolloutVerb::Rollback => v1::RolloutPhase::RollingBack,
-            v1::RolloutVerb::Resume | v1::RolloutVerb::Retry => v1::RolloutPhase::Progressing,
-            v1::RolloutVerb::Unspecified => {
-                return Err(Status::invalid_argument("field `verb` is missing"));
-            }
-        }
-        .into();
-        rollout.reason = request.reason.clone();
+        let rollout = state.change_rollout(&request)?;
         state.changes.push(request);
         ok(v1::ChangeRolloutResponse {
             rollout: Some(rollout),

@@ -10,6 +10,7 @@ use keyfleet_store::{Binding, Event, EventScope, Tx};
 
 use super::{Intent, reach};
 use crate::app::audit::{Act, record};
+use crate::app::conflict::conflicts;
 use crate::app::preview::{self, Before, Change};
 use crate::app::start::{GoalChanges, refresh_goals, start_rollouts};
 use crate::app::{Actor, App};
@@ -81,6 +82,7 @@ impl App {
 impl Settling<'_> {
     /// Works out the goals, starts the rollouts, and writes down who did it.
     pub(crate) fn run(mut self, tx: &Tx<'_>) -> Result<Applied, Undo> {
+        let under_way = tx.active_rollouts()?;
         let goals = refresh_goals(tx, self.now)?;
         let names = self.names();
         let cause = format!("{} {} {names}", self.actor.principal, self.verb);
@@ -91,6 +93,7 @@ impl Settling<'_> {
         let is_change = changes.iter().any(Change::is_change);
         let mut result = preview::result(tx, changes, &self.before, &started, &self.actor.scope)?;
         result.warnings.append(&mut self.warnings);
+        result.conflicts = conflicts(tx, under_way, &goals, &self.actor.scope)?;
         match self.intent {
             Intent::Plan => return Err(Undo::OnlyPlanned(Box::new(result))),
             Intent::Apply { yes: false } if !goals.removed.is_empty() => {

@@ -113,12 +113,18 @@ async fn a_rollout_out_of_sight_is_not_there_and_one_that_reaches_further_is_not
     assert!(seen.await.unwrap().is_empty());
     let canary = scoped(Role::Operator, "tier=canary");
     for verb in verbs {
-        let missing = world.app.change_rollout(&stranger, &id, verb, "mine").await;
+        let missing = world
+            .app
+            .change_rollout(&stranger, &id, verb, "", "mine")
+            .await;
         assert!(
             matches!(missing, Err(Error::NotFound { .. })),
             "{missing:?}"
         );
-        let refused = world.app.change_rollout(&canary, &id, verb, "mine").await;
+        let refused = world
+            .app
+            .change_rollout(&canary, &id, verb, "", "mine")
+            .await;
         let text = refused.unwrap_err().to_string();
         assert!(
             text.contains("tier=canary") && text.contains("1 others"),
@@ -129,7 +135,7 @@ async fn a_rollout_out_of_sight_is_not_there_and_one_that_reaches_further_is_not
     let everybody = scoped(Role::Operator, "tier in (canary,other)");
     let paused = world
         .app
-        .change_rollout(&everybody, &id, Verb::Pause, "mine")
+        .change_rollout(&everybody, &id, Verb::Pause, "", "mine")
         .await;
     paused.unwrap();
     assert_eq!(world.newest().await.run.phase, Phase::Paused);
@@ -146,12 +152,15 @@ async fn what_goes_back_must_not_take_from_others() {
     world.enrol("b").await;
     let canary = scoped(Role::Operator, "tier=canary");
     for verb in [Verb::Rollback, Verb::Retry] {
-        let refused = world.app.change_rollout(&canary, &id, verb, "mine").await;
+        let refused = world
+            .app
+            .change_rollout(&canary, &id, verb, "", "mine")
+            .await;
         assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     }
     let paused = world
         .app
-        .change_rollout(&canary, &id, Verb::Pause, "mine")
+        .change_rollout(&canary, &id, Verb::Pause, "", "mine")
         .await;
     paused.unwrap();
 }
@@ -194,7 +203,7 @@ async fn a_key_version_that_goes_back_must_not_be_taken_from_others() {
         let id = rollout.id.to_string();
         let refused = world
             .app
-            .change_rollout(&canary, &id, Verb::Rollback, "mine")
+            .change_rollout(&canary, &id, Verb::Rollback, "", "mine")
             .await;
         assert!(
             matches!(refused, Err(Error::Forbidden(_) | Error::NotFound { .. })),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keyfleet_core::binding::BindingState;
 use keyfleet_core::id::{DeploymentId, Generation};
-use keyfleet_core::rollout::{Phase, Verb};
+use keyfleet_core::rollout::{GateState, Phase, Verb, Verdict};
 use keyfleet_proto::v1;
 use keyfleet_store::Binding;
 
@@ -99,6 +99,40 @@ async fn what_was_under_way_is_not_late_when_the_fleet_goes_on() {
 }
 
 #[tokio::test]
+async fn who_was_on_its_way_back_is_not_late_when_the_fleet_goes_on() {
+    let world = World::new(&["canary"]).await;
+    world.settle(works).await;
+    world.new_revision(2).await;
+    world.offer().await;
+    world.say(Verb::Rollback).await.unwrap();
+    world.offer().await;
+    set_andon(&world, true, "lunch").await.unwrap();
+    // The agent has heard of it, and it has been on for a long time.
+    let (id, run) = (
+        world.bindings().await["canary"].id.clone(),
+        world.newest().await.id,
+    );
+    world
+        .write(move |tx| {
+            let mut old = tx.binding(&id)?.unwrap();
+            old.progress.state = BindingState::Received;
+            old.progress.at = keyfleet_core::Timestamp::UNIX_EPOCH;
+            tx.put_binding(&old)?;
+            for mut target in tx.rollout_targets(run)? {
+                target.rollback_at = Some(keyfleet_core::Timestamp::UNIX_EPOCH);
+                tx.put_rollout_target(run, &target)?;
+            }
+            Ok(())
+        })
+        .await;
+    set_andon(&world, false, "back").await.unwrap();
+    world.offer().await;
+    assert_eq!(world.newest().await.run.phase, Phase::RollingBack);
+    world.settle(works).await;
+    assert_eq!(world.newest().await.run.phase, Phase::RolledBack);
+}
+
+#[tokio::test]
 async fn it_is_told_to_everybody_needs_a_reason_and_keeps_the_first_word() {
     let world = World::new(&[]).await;
     let mut heard = world.app.andon.subscribe();
@@ -133,4 +167,64 @@ async fn a_start_tells_what_is_stored() {
     world.app.load_andon().await.unwrap();
     let word = world.app.andon.borrow().clone().unwrap();
     assert_eq!(word.reason, "for good");
+}
+
+#[tokio::test]
+async fn it_outlives_a_restart_in_the_middle_of_a_rollout() {
+    let world = World::new(&["canary", "b"]).await;
+    world.settle(works).await;
+    world.new_revision(2).await;
+    world.turn(works).await;
+    set_andon(&world, true, "wrong model").await.unwrap();
+    let before = told(&world).await;
+    let mut world = world;
+    for _ in 0..2 {
+        world = world.restarted().await;
+        let word = world.app.andon.borrow().clone().unwrap();
+        assert_eq!(
+            (word.by.as_str(), word.reason.as_str()),
+            ("ops", "wrong model")
+        );
+        world.settle(works).await;
+        assert_eq!(told(&world).await, before);
+        assert_eq!(world.newest().await.run.phase, Phase::Progressing);
+    }
+    set_andon(&world, false, "model is right").await.unwrap();
+    let world = world.restarted().await;
+    assert_eq!(*world.app.andon.borrow(), None);
+    world.settle(works).await;
+    assert_eq!(world.newest().await.run.phase, Phase::Completed);
+    assert!(world.bindings().await.values().all(Binding::is_converged));
+}
+
+#[tokio::test]
+async fn after_a_restart_nobody_is_late_and_gates_are_asked_anew() {
+    let world = World::new(&["canary"]).await;
+    world.settle(works).await;
+    world.new_revision(2).await;
+    world.offer().await;
+    let canary = world.bindings().await["canary"].id.clone();
+    let id = world.newest().await.id;
+    world
+        .write(move |tx| {
+            let mut old = tx.binding(&canary)?.unwrap();
+            old.progress.at = keyfleet_core::Timestamp::UNIX_EPOCH;
+            tx.put_binding(&old)?;
+            let gate = GateState {
+                name: "errors".to_owned(),
+                verdict: Verdict::Fail,
+                streak: 1,
+                at: keyfleet_core::Timestamp::UNIX_EPOCH,
+                text: "3%".to_owned(),
+            };
+            Ok(tx.put_gates(id, &[gate])?)
+        })
+        .await;
+    let world = world.restarted().await;
+    world.offer().await;
+    let offered = world.bindings().await["canary"].progress.state;
+    assert_eq!(offered, BindingState::Offered);
+    assert_eq!(world.newest().await.run.gates, []);
+    world.settle(works).await;
+    assert_eq!(world.newest().await.run.phase, Phase::Completed);
 }

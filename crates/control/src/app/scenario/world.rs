@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::start::{Spread, refresh_goals, start_rollouts};
 use crate::app::status::Reporter;
-use crate::app::step::{Outcome, Surroundings, step_all};
+use crate::app::step::{Outcome, Surroundings, begin_anew, step_all, unwatched};
 use crate::app::{Actor, App, KEYFLEET};
 use crate::ca::{self, Authority};
 use crate::config::Config;
@@ -113,6 +113,18 @@ impl World {
         let app = start(dir.path(), |_| {});
         let world = Self { app, names, dir };
         world.write(|tx| Ok(tx.set_andon(None)?)).await;
+        world
+    }
+
+    /// Control after a start on the same database, as `serve` and the planner begin.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { app, names, dir } = self;
+        app.store.close().await;
+        drop(app);
+        let app = start(dir.path(), |_| {});
+        app.load_andon().await.unwrap();
+        let world = Self { app, names, dir };
+        world.write(|tx| begin_anew(tx, clock::now())).await;
         world
     }
 
@@ -212,6 +224,7 @@ impl World {
     pub(crate) async fn offer_at(&self, now: Timestamp) {
         let around = Surroundings {
             turns: BTreeMap::new(),
+            watch: unwatched,
             now,
             epoch: self.app.store.epoch(),
             online: self.names.keys().copied().collect(),
@@ -231,6 +244,7 @@ impl World {
         let online = || self.names.iter().filter(|(_, name)| *name != away);
         let around = Surroundings {
             turns: BTreeMap::new(),
+            watch: unwatched,
             now: clock::now(),
             epoch: self.app.store.epoch(),
             online: online().map(|(id, _)| *id).collect(),
@@ -322,7 +336,7 @@ impl World {
         let actor = ops();
         let id = self.newest().await.id.to_string();
         self.app
-            .change_rollout(&actor, &id, verb, "because")
+            .change_rollout(&actor, &id, verb, "", "because")
             .await
             .map(drop)
     }

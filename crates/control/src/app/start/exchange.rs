@@ -67,7 +67,7 @@ impl Exchanges {
 
     /// The connectors with all that they take the place of or that take theirs: what happens to one of them concerns
     /// all, and they are in one rollout.
-    pub(super) fn families(&self, connectors: &BTreeSet<ConnectorName>) -> BTreeSet<ConnectorName> {
+    pub(crate) fn families(&self, connectors: &BTreeSet<ConnectorName>) -> BTreeSet<ConnectorName> {
         let mut family = connectors.clone();
         loop {
             let n_before = family.len();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyfleet_core::Timestamp;
 use keyfleet_core::fleet::Labels;
 use keyfleet_core::id::{DeploymentId, RolloutId};
-use keyfleet_core::rollout::{Event as RunEvent, Phase, Run, Strategy, assign_waves};
+use keyfleet_core::rollout::{Event as RunEvent, Run, Strategy, assign_waves};
 use keyfleet_store::{Binding, Event, EventScope, Rollout, RolloutBinding, RolloutTarget, Tx};
 
 use crate::app::KEYFLEET;
@@ -19,7 +19,7 @@ pub(super) fn insert(
     actor: &str,
     now: Timestamp,
 ) -> Result<RolloutId, Error> {
-    let id = RolloutId::new(uuid::Uuid::now_v7());
+    let id = new_id(tx, now)?;
     let targets = targets(tx, &strategy, bindings)?;
     let changes: Vec<RolloutBinding> = bindings
         .iter()
@@ -35,12 +35,7 @@ pub(super) fn insert(
         strategy,
         cause: cause.to_owned(),
         actor: actor.to_owned(),
-        run: Run {
-            phase: Phase::Pending,
-            wave: 0,
-            wave_started_at: now,
-            hold_reason: String::new(),
-        },
+        run: Run::new(actor, now),
         started_at: now,
         ended_at: None,
     };
@@ -84,38 +79,52 @@ fn targets(
         offered_at: None,
         rollback_at: None,
         forgiven: false,
+        left: false,
         failure: None,
     };
     Ok(deployments.iter().zip(waves).map(target).collect())
 }
 
-pub(super) fn supersede(
+/// Why a rollout ends that is for nobody any more.
+pub(crate) const NOBODY_LEFT: &str =
+    "nobody of it is left: what it was to bring is wanted nowhere any more";
+
+/// Ends a rollout for another, or because it is for nobody any more.
+pub(crate) fn supersede(
     tx: &Tx<'_>,
     rollout: &Rollout,
-    by: &[RolloutId],
+    reason: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let phase = rollout.run.phase.next(RunEvent::Superseded)?;
-    let by = by
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let reason = match by.as_str() {
-        "" => "what it was to bring is wanted no more".to_owned(),
-        by => format!("a newer rollout of the same connectors took over: {by}"),
-    };
-    let run = Run {
-        phase,
-        hold_reason: reason.clone(),
-        ..rollout.run.clone()
-    };
+    let mut run = rollout.run.clone();
+    run.happen(RunEvent::Superseded, reason, now)?;
     tx.set_run(rollout.id, &run, Some(now))?;
     let event = Event {
         at: now,
         actor: KEYFLEET.to_owned(),
-        text: reason,
+        text: reason.to_owned(),
     };
     tx.add_event(EventScope::Rollout(rollout.id), &event)?;
     Ok(())
+}
+
+/// The id of a rollout that starts now: a UUIDv7 whose random part follows from the moment and from how many began in
+/// it, so that a simulation gives the same ids again.
+fn new_id(tx: &Tx<'_>, now: Timestamp) -> Result<RolloutId, Error> {
+    let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    for n in 0..=u16::MAX {
+        let seed = format!("rollout {n} of {}", now.as_nanosecond());
+        let hash = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes());
+        let mut random = [0; 10];
+        for (byte, hashed) in random.iter_mut().skip(2).zip(hash.as_bytes()) {
+            *byte = *hashed;
+        }
+        // Later ones of the same moment come later in the order of ids.
+        [random[0], random[1]] = n.to_be_bytes();
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        if tx.rollouts_with_prefix(&id.to_string())?.is_empty() {
+            return Ok(RolloutId::new(id));
+        }
+    }
+    Ok(RolloutId::new(uuid::Uuid::now_v7()))
 }

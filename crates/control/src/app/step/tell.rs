@@ -104,7 +104,11 @@ impl Loaded {
             tx.put_binding(binding)?;
         }
         self.changes.insert(deployment, changes);
-        if let Some(target) = self.targets.iter_mut().find(|t| t.deployment == deployment) {
+        // They are in order of their ids.
+        let found = self
+            .targets
+            .binary_search_by_key(&deployment, |t| t.deployment);
+        if let Some(target) = found.ok().and_then(|index| self.targets.get_mut(index)) {
             match direction {
                 Direction::Forward => target.offered_at = Some(around.now),
                 Direction::Back => {

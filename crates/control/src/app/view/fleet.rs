@@ -352,8 +352,9 @@ pub(crate) fn strategies(sight: &Sight<'_>) -> Result<Vec<v1::Strategy>, Error> 
     }
     let set_of = sight.set_of()?;
     let wire = |strategy: Strategy| v1::Strategy {
+        rules: strategy.rules(),
         name: strategy.name.to_string(),
-        waves: strategy.waves.iter().map(wave_sentence).collect(),
+        waves: strategy.waves.iter().map(Wave::sentence).collect(),
         set: set_of("Strategy", strategy.name.as_str()),
     };
     Ok(all.into_iter().map(wire).collect())
@@ -366,20 +367,6 @@ pub(crate) fn wire_andon(andon: Andon) -> v1::AndonState {
         reason: andon.reason,
         at: wire_time(andon.at),
     }
-}
-
-fn wave_sentence(wave: &Wave) -> String {
-    let sample = wave
-        .sample
-        .map_or_else(|| "all".to_owned(), |sample| sample.0.to_string());
-    let strict = if wave.strict { ", strict" } else { "" };
-    format!(
-        "{}: {sample} of {}, {} at a time{strict}, soak {:#}",
-        wave.name,
-        wave.selector,
-        wave.concurrency,
-        jiff::SignedDuration::try_from(wave.soak).unwrap_or(jiff::SignedDuration::MAX)
-    )
 }
 
 /// The deployments whose agents are not trusted, a sentence each, and how many more there are.

@@ -18,14 +18,17 @@ use keyfleet_store::{
     KeyVersionRow, Rollout, RolloutBinding, Tx,
 };
 
+use super::short;
 use crate::app::barred::Barred;
-use crate::app::start::{Exchanges, full};
+use crate::app::start::{Exchanges, full, later};
 use crate::app::step::{Loaded, load};
 use crate::error::Error;
 
 /// What views need that is not in the database.
 #[derive(Clone)]
 pub(crate) struct Scene {
+    /// The moment.
+    pub(super) now: Timestamp,
     pub(super) online: BTreeSet<DeploymentId>,
     pub(super) left: BTreeMap<DeploymentId, Timestamp>,
     pub(super) waiting: BTreeMap<RolloutId, Vec<Waiting>>,
@@ -62,6 +65,16 @@ impl<'a> Sight<'a> {
         self.sees_all || self.ids.contains(&deployment)
     }
 
+    /// The moment.
+    pub(super) fn now(&self) -> Timestamp {
+        self.scene.now
+    }
+
+    /// The bindings that wait for the end of a rollout that is not for them, each with a sentence.
+    pub(super) fn later(&self) -> Result<BTreeMap<BindingId, String>, Error> {
+        later(self.tx, &self.tx.bindings()?, short)
+    }
+
     pub(super) fn deployments(&self) -> &[Deployment] {
         &self.deployments
     }
@@ -93,6 +106,12 @@ impl<'a> Sight<'a> {
         Ok(self.only(rows, |row| row.id.deployment))
     }
 
+    /// The bindings in sight that a rollout changes.
+    pub(super) fn bindings_in(&self, rollout: RolloutId) -> Result<Vec<Binding>, Error> {
+        let rows = self.tx.bindings_in(rollout)?;
+        Ok(self.only(rows, |row| row.id.deployment))
+    }
+
     pub(super) fn bindings_with(&self, connector: &ConnectorName) -> Result<Vec<Binding>, Error> {
         let rows = self.tx.bindings_with(connector)?;
         Ok(self.only(rows, |row| row.id.deployment))
@@ -113,7 +132,7 @@ impl<'a> Sight<'a> {
         self.in_sight(self.tx.rollouts(limit)?)
     }
 
-    pub(super) fn active_rollouts(&self) -> Result<Vec<Rollout>, Error> {
+    pub(crate) fn active_rollouts(&self) -> Result<Vec<Rollout>, Error> {
         self.in_sight(self.tx.active_rollouts()?)
     }
 
@@ -134,14 +153,19 @@ impl<'a> Sight<'a> {
     /// A rollout with everything that belongs to it, out of sight or not: what is shown of it asks [`Sight::sees`].
     pub(super) fn load_rollout(&self, rollout: Rollout) -> Result<(Loaded, Vec<Target>), Error> {
         let loaded = load(self.tx, rollout)?;
-        let targets = loaded.plan_targets(self.tx, &self.scene.online, &BTreeMap::new())?;
+        let targets = loaded.plan_targets(
+            self.tx,
+            self.scene.now,
+            &self.scene.online,
+            &BTreeMap::new(),
+        )?;
         Ok((loaded, targets))
     }
 
     /// Why a rollout waits: for the deployments in sight, and for itself.
     pub(super) fn waiting(&self, rollout: RolloutId) -> impl Iterator<Item = &Waiting> {
         let all = self.scene.waiting.get(&rollout).into_iter().flatten();
-        all.filter(|waiting| waiting.deployment.is_none_or(|id| self.sees(id)))
+        all.filter(|waiting| waiting.deployment().is_none_or(|id| self.sees(id)))
     }
 
     pub(super) fn events(&self, scope: EventScope, limit: u32) -> Result<Vec<Event>, Error> {

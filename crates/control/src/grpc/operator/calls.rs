@@ -136,6 +136,14 @@ call!(
     |call| named("rollout", &call.id)
 );
 call!(
+    ExplainRolloutRequest,
+    viewer,
+    Scoped,
+    "rollout.explain",
+    |call| named("rollout", &call.id)
+);
+call!(SimulateRolloutRequest, viewer, Scoped, "rollout.simulate");
+call!(
     ChangeRolloutRequest,
     operator,
     Scoped,
@@ -146,6 +154,8 @@ call!(
         v1::RolloutVerb::Abort => "rollout.abort",
         v1::RolloutVerb::Rollback => "rollout.rollback",
         v1::RolloutVerb::Retry => "rollout.retry",
+        v1::RolloutVerb::Approve => "rollout.approve",
+        v1::RolloutVerb::FastForward => "rollout.fast-forward",
     },
     |call| &call.reason,
     |call| named("rollout", &call.id)

@@ -2,16 +2,17 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use keyfleet_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::app::audit::Since;
 use crate::app::rollout::find;
+use crate::app::simulate::Asked;
 use crate::app::{Actor, App, view};
 use crate::error::Error;
 use crate::grpc::session::spawn;
@@ -27,6 +28,15 @@ const AUDIT_PAGE: u32 = 256;
 
 /// How often somebody who follows the audit log is told what is new.
 const AUDIT_FOLLOW: Duration = Duration::from_secs(1);
+
+/// The turn of whoever simulates; one for the process, which has few cores to spare.
+static SIMULATION: Semaphore = Semaphore::const_new(1);
+
+/// How long a simulation may take.
+const SIMULATION_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Time between two reports of how far a simulation is.
+const SIMULATION_REPORT: Duration = Duration::from_millis(200);
 
 /// A stream of answers that owns the task behind it.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -93,6 +103,70 @@ where
 /// The rollout as it is and after every change, until it has ended.
 pub(super) fn rollout(app: App, actor: Actor, id: String) -> Answers<v1::WatchRolloutResponse> {
     answers(app, WATCH_MAX, |outlet| watch(outlet, actor, id))
+}
+
+/// What manifests would do, tried on a model of the fleet. One at a time: it takes a core.
+pub(super) fn simulation(
+    app: App,
+    actor: Actor,
+    call: v1::SimulateRolloutRequest,
+) -> Result<Answers<v1::SimulateRolloutResponse>, Error> {
+    let turn = SIMULATION.try_acquire().map_err(|_| {
+        let busy = "another simulation is running: try again when it has ended";
+        Error::Unavailable(busy.to_owned())
+    })?;
+    Ok(answers(app, WATCH_MAX, |outlet| async move {
+        let asked = match outlet.app.preview(&actor, call).await {
+            Ok(asked) => asked,
+            Err(err) => {
+                outlet.put(Err(err)).await;
+                return;
+            }
+        };
+        let (sender, shutdown) = (outlet.sender.clone(), outlet.app.shutdown.clone());
+        // It sees that its caller has gone, and that the service ends: it is never waited for in vain.
+        let thread = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            simulate(asked, &sender, || shutdown.is_cancelled())
+        });
+        if let Ok(Some(answer)) = thread.await {
+            outlet.put(answer).await;
+        }
+    }))
+}
+
+/// `None` where nobody wants the answer any more.
+fn simulate(
+    asked: Asked,
+    sender: &mpsc::Sender<Result<v1::SimulateRolloutResponse, Status>>,
+    ends: impl Fn() -> bool,
+) -> Option<Result<v1::SimulateRolloutResponse, Error>> {
+    use v1::simulate_rollout_response::Part;
+    let started = Instant::now();
+    let mut reported = started;
+    let mut report = |progress| {
+        if reported.elapsed() >= SIMULATION_REPORT {
+            reported = Instant::now();
+            let part = Some(Part::Progress(progress));
+            // Who is slow to read misses a report.
+            let _ = sender.try_send(Ok(v1::SimulateRolloutResponse { part }));
+        }
+        !sender.is_closed() && !ends() && started.elapsed() < SIMULATION_DEADLINE
+    };
+    match asked.run(&mut report) {
+        Ok(Some(result)) => {
+            let part = Some(Part::Result(result));
+            Some(Ok(v1::SimulateRolloutResponse { part }))
+        }
+        Ok(None) if started.elapsed() >= SIMULATION_DEADLINE => {
+            let secs = SIMULATION_DEADLINE.as_secs();
+            Some(Err(Error::Precondition(format!(
+                "the simulation takes longer than {secs} s: try fewer deployments (--fleet N)"
+            ))))
+        }
+        Ok(None) => None,
+        Err(err) => Some(Err(err)),
+    }
 }
 
 /// The audit log from some entry on.

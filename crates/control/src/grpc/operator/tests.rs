@@ -25,7 +25,7 @@ const SERVICE: &str = "OperatorService";
 const SCOPE: &str = "tier=canary";
 
 /// Each call, and who may make it: a viewer, an operator, an admin; in capitals those with a scope.
-const TABLE: [(&str, &str); 30] = [
+const TABLE: [(&str, &str); 32] = [
     ("Plan", "voaVOA"),
     ("Apply", "oaOA"),
     ("GetStatus", "voaVOA"),
@@ -43,6 +43,8 @@ const TABLE: [(&str, &str); 30] = [
     ("GetRollout", "voaVOA"),
     ("WatchRollout", "voaVOA"),
     ("ChangeRollout", "oaOA"),
+    ("ExplainRollout", "voaVOA"),
+    ("SimulateRollout", "voa"),
     ("CreateToken", "aA"),
     ("ListTokens", "aA"),
     ("RevokeToken", "aA"),

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::Stream;
-use keyfleet_core::id::{Generation, KeyName, KeyVersion};
+use keyfleet_core::id::{KeyName, KeyVersion};
 use keyfleet_core::standing::Standing;
 use keyfleet_proto::{Invalid, duration_secs, v1};
 use keyfleet_seal::{Sealer, SessionInfo};
@@ -30,6 +30,7 @@ use crate::app::enrol::version;
 use crate::app::status::Reporter;
 use crate::error::Error;
 use crate::limits::Bucket;
+use crate::sessions::told::Told;
 use crate::sessions::{Entered, Seat};
 
 /// Waits for what the agent may do next. Boxed: few sessions wait at any time.
@@ -109,11 +110,7 @@ struct Session {
     outbox: Outbox,
     sealer: Sealer,
     // internal state
-    told: Option<(Generation, bytes::Bytes)>,
-    rejected: Option<(Generation, bytes::Bytes)>,
-    held: BTreeSet<(KeyName, KeyVersion)>,
-    /// Keys that the agent asked for and that could not be sent yet.
-    asked: BTreeSet<(KeyName, KeyVersion)>,
+    told: Told,
     waits_for_keys: bool,
     /// The agent was told nothing for it is not trusted: what it reported meanwhile is not believed.
     was_cut_off: bool,
@@ -188,14 +185,7 @@ impl Session {
         note_hello(&app, &reporter, &hello).await?;
         let mut session = Self {
             agent_version: version(&hello.agent_version),
-            told: hello
-                .generation
-                .map(|generation| (generation.into(), hello.digest.clone())),
-            rejected: hello
-                .last_rejected
-                .and_then(|last| Some((last.generation?.into(), last.digest))),
-            held: held(&hello.keys_held)?,
-            asked: BTreeSet::new(),
+            told: Told::by(&hello)?,
             waits_for_keys: false,
             was_cut_off: false,
             sequence: 0,
@@ -211,7 +201,7 @@ impl Session {
             outbox,
             sealer,
         };
-        let has_ours = session.told.as_ref() == Some(&tell::mark(&desired.document));
+        let has_ours = session.told.has(&desired.document);
         let is_andon = session.andon.borrow_and_update().is_some();
         let agents = &session.app.config.agents;
         let welcome = v1::Welcome {
@@ -305,16 +295,6 @@ fn sealer(
         nonce,
     };
     Sealer::new(sealing_key, &info).map_err(|err| Error::internal(&err))
-}
-
-fn held(keys: &[v1::KeyHeld]) -> Result<BTreeSet<(KeyName, KeyVersion)>, Invalid> {
-    let read = |held: &v1::KeyHeld| {
-        Ok((
-            Invalid::parse("hello.keys_held.key", &held.key)?,
-            KeyVersion(held.version),
-        ))
-    };
-    keys.iter().map(read).collect()
 }
 
 /// Stores what the Hello says that is new.

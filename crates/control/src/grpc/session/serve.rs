@@ -110,7 +110,7 @@ impl Session {
             Some(FromAgent::DesiredAnswer(answer)) => {
                 if !answer.rejected.is_empty() {
                     let generation = answer.generation.map(Generation::from).unwrap_or_default();
-                    self.rejected = Some((generation, answer.digest.clone()));
+                    self.told.refused((generation, answer.digest.clone()));
                 }
                 self.app.answered(&self.reporter, answer).await
             }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use keyfleet_core::audit::{Entry, Outcome};
-use keyfleet_core::id::{Generation, KeyName, KeyVersion};
+use keyfleet_core::id::{KeyName, KeyVersion};
 use keyfleet_proto::v1;
 use keyfleet_store::{Deployment, Tx};
 use v1::control_message::Message as ToAgent;
@@ -15,6 +15,7 @@ use crate::app::desired::DesiredState;
 use crate::app::standing::sentence;
 use crate::clock;
 use crate::error::Error;
+use crate::sessions::told::mark;
 
 /// An agent that was told to renew and did not is told again after this long.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
@@ -55,28 +56,18 @@ impl Session {
             return Ok(());
         }
         let document = desired.document;
-        let mark = mark(&document);
-        let generation = mark.0;
-        // A deployment that was never told anything has no desired state yet.
-        let is_empty = generation == Generation::default();
-        let is_news =
-            !is_empty && self.told.as_ref() != Some(&mark) && self.rejected.as_ref() != Some(&mark);
-        if is_news {
+        if self.told.is_news(&document) {
+            let mark = mark(&document);
             let place = place(&self.outbox).await?;
             // The queue may have taken its time.
             if !self.may_send(standings) {
                 return Ok(());
             }
             place.send(Ok(wire(ToAgent::Desired(document))));
-            self.told = Some(mark);
+            self.told.sent(mark);
         }
-        self.held.retain(|key| desired.keys.contains_key(key));
-        self.asked.retain(|key| desired.keys.contains_key(key));
-        for (key, must_write) in desired.keys {
-            let is_needed = must_write || self.asked.contains(&key);
-            if is_needed && !self.held.contains(&key) {
-                self.waits_for_keys |= !self.send_key(key, standings).await?;
-            }
+        for key in self.told.lacks(desired.keys) {
+            self.waits_for_keys |= !self.send_key(key, standings).await?;
         }
         Ok(())
     }
@@ -120,9 +111,7 @@ impl Session {
             fingerprint: key.fingerprint,
         };
         place.send(Ok(wire(ToAgent::SealedKey(sealed))));
-        let key = (name, version);
-        self.asked.remove(&key);
-        self.held.insert(key);
+        self.told.has_key((name, version));
         Ok(true)
     }
 
@@ -135,9 +124,7 @@ impl Session {
         let key = (name, version);
         let is_named = desired.keys.contains_key(&key);
         if is_named {
-            // What cannot be sent now is sent when it can.
-            self.held.remove(&key);
-            self.asked.insert(key.clone());
+            self.told.asks(key.clone());
         }
         let reason = match sentence(&desired.deployment) {
             Some(reason) => reason,
@@ -217,10 +204,4 @@ impl Session {
         let reason = "the CA is being replaced".to_owned();
         self.send(ToAgent::RenewNow(v1::RenewNow { reason })).await
     }
-}
-
-/// What tells two desired states apart.
-pub(super) fn mark(document: &v1::Desired) -> (Generation, bytes::Bytes) {
-    let generation = document.generation.unwrap_or_default();
-    (generation.into(), document.digest.clone())
 }

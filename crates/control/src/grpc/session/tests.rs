@@ -186,7 +186,7 @@ async fn a_suspended_agent_is_told_nothing_and_asked_for_everything_when_it_is_r
     session.on_changed().await.unwrap();
     assert_eq!(told(&mut receiver), ["report everything", "desired"]);
     assert!(
-        session.asked.contains(&key()),
+        session.told.asked.contains(&key()),
         "what it asked for is sent when it can be"
     );
     // What changes between a look and a send stops the send.
@@ -194,7 +194,7 @@ async fn a_suspended_agent_is_told_nothing_and_asked_for_everything_when_it_is_r
     let id = session.reporter.deployment;
     let desired = world.app.desired(id).await.unwrap();
     say(&world, DeploymentVerb::Suspend).await;
-    session.told = None;
+    session.told.told = None;
     session.tell(desired, standings).await.unwrap();
     assert_eq!(told(&mut receiver), [""; 0]);
 }
@@ -267,7 +267,7 @@ async fn an_agent_whose_place_another_has_taken_gets_nothing_though_nobody_ended
         },
     };
     world.write(move |tx| Ok(tx.enrol_again(id, &new)?)).await;
-    session.told = None;
+    session.told.told = None;
     assert!(session.on_changed().await.is_err());
     let key = "openai".parse().unwrap();
     assert!(session.on_key_request(key, KeyVersion(1)).await.is_err());
@@ -280,7 +280,7 @@ async fn what_waited_for_a_place_is_not_sent_once_the_agent_is_suspended() {
     let (mut session, mut receiver) = begin(&world, 1).await;
     let go_away = || Ok(wire(ToAgent::GoAway(v1::GoAway::default())));
     while session.outbox.try_send(go_away()).is_ok() {}
-    session.told = None;
+    session.told.told = None;
     let (desired, standings) = (
         world
             .app

@@ -1,110 +1,58 @@
 //! The way forward: start, offer, judge, soak, go on to the next wave, finish.
 
-use crate::id::DeploymentId;
-
-use super::reasons;
+use super::reasons::{self, Reasons};
 use super::room::Rooms;
-use super::view::{Stage, Tally, View, due};
+use super::verdict::verdict;
+use super::view::{Stage, View};
+use super::wave::{barrier, closed_gate, gates_fresh_until, hold, is_absence, overdue_at};
 use super::{Plan, Step, Target};
-use crate::rollout::budget::Breach;
+use crate::Timestamp;
+use crate::id::DeploymentId;
 use crate::rollout::phase::Event;
-use crate::rollout::strategy::Action;
+use crate::rollout::strategy::CatchUp;
 use crate::rollout::waiting::{Deployments, Human, WaveHold};
 
-/// Begins the run with its first wave that has deployments.
+/// Begins the run. Its first wave begins by the next plan, as every wave does.
 pub(super) fn start(view: &View<'_>) -> Plan {
-    let first = (0..=view.current).find(|&index| view.tally(index).outcomes.deployments > 0);
-    let wave = first.or_else(|| view.next_wave()).unwrap_or(0);
-    let deployments = Deployments(view.input.targets.len());
-    let events = vec![
-        (
-            Event::Started,
-            format!("the rollout to {deployments} started"),
-        ),
-        wave_started(view, wave),
-    ];
-    let waiting_on = reasons::not_started(view);
+    let deployments = Deployments(view.input.targets.iter().filter(|t| !t.left).count());
+    let sentence = format!("the rollout to {deployments} started");
     Plan {
-        events,
-        waiting_on,
+        events: vec![(Event::Started, sentence)],
+        waiting_on: reasons::not_started(view),
         ..Plan::default()
     }
 }
 
-/// Goes on. In order: what passed its deadline, a budget that is spent, the end of the wave, its deadline;
-/// only when there is none of these is anything offered, so that nothing new leaves before a verdict.
-pub(super) fn progress(view: &View<'_>) -> Plan {
+/// Goes on. In order: what passed its deadline, a budget that is spent or a gate that failed, the end of the wave, its
+/// deadline; only when there is none of these is anything offered, so that nothing new leaves before a verdict.
+pub(super) fn progress(view: &mut View<'_>) -> Plan {
     let mut plan = Plan {
         timed_out: view.timed_out(),
         ..Plan::default()
     };
-    let mut rooms = Rooms::new(view);
-    let mut hold = wave_hold(view);
     if plan.timed_out.is_empty() {
-        match (verdict(view), hold) {
+        match (verdict(view), hold(view)) {
             (Some(event), _) => plan.events.push(event),
             (None, None) => advance(view, &mut plan),
-            (None, Some(_)) if view.passed(view.wave_due()) => plan.events.push(overdue(view)),
-            (None, Some(_)) => plan.offer = offers(view, &mut rooms),
+            (None, Some(hold)) => go_on(view, hold, &mut plan),
         }
     }
-    if let Some(WaveHold::Running { in_flight, .. }) = &mut hold {
-        *in_flight = rooms.in_flight();
-    }
-    plan.waiting_on = reasons::forward(view, &plan, hold, &rooms);
-    let ack = due(view.input.now, view.input.strategy.deadlines.ack);
-    let ack = (!plan.offer.is_empty()).then_some(ack);
-    let moments = [
-        view.next_deadline(),
-        view.soaked_at(),
-        Some(view.wave_due()),
-        ack,
-    ];
-    plan.wake_at = moments
-        .into_iter()
-        .flatten()
-        .filter(|at| !view.passed(*at))
-        .min();
+    let rooms = Rooms::new(view);
+    let reasons = Reasons::new(view, &plan, Some(&rooms));
+    plan.waiting_on = reasons.all();
+    plan.wake_at = wake_at(view, &rooms);
     plan
 }
 
 /// Offers nothing; what is in flight goes on and its deadlines are judged.
-pub(super) fn hold(view: &View<'_>) -> Plan {
+pub(super) fn held(view: &View<'_>) -> Plan {
     let mut plan = Plan {
         timed_out: view.timed_out(),
         ..Plan::default()
     };
-    plan.waiting_on = reasons::forward(view, &plan, None, &Rooms::new(view));
+    plan.waiting_on = Reasons::new(view, &plan, None).all();
     plan.wake_at = view.next_deadline();
     plan
-}
-
-/// What a spent budget does to the run: the strongest action of all waves that have begun.
-fn verdict(view: &View<'_>) -> Option<(Event, String)> {
-    let strategy = view.input.strategy;
-    let mut worst: Option<Breach> = None;
-    for (index, tally) in view.begun() {
-        for breach in tally.outcomes.breaches(strategy, view.wave(index)) {
-            // The first of equals stays, so that the sentence names the earliest wave.
-            if worst
-                .as_ref()
-                .is_none_or(|worst| worst.budget.action < breach.budget.action)
-            {
-                worst = Some(breach);
-            }
-        }
-    }
-    let breach = worst?;
-    let touched = || view.input.targets.iter().filter(|target| touched(target));
-    let impossible = touched().filter(|target| !target.can_roll_back).count();
-    if breach.budget.action == Action::Rollback && impossible > 0 {
-        let touched = touched().count();
-        let sentence = format!(
-            "{breach}, but {impossible} of {touched} touched deployments cannot go back: halt"
-        );
-        return Some((Event::RollbackImpossible, sentence));
-    }
-    Some((Event::BudgetSpent(breach.budget.action), breach.to_string()))
 }
 
 /// True where the change may have reached the deployment.
@@ -112,99 +60,86 @@ pub(super) fn touched(target: &Target) -> bool {
     target.step != Step::Waiting
 }
 
-/// What the running wave waits for; `None` when it is done.
-fn wave_hold(view: &View<'_>) -> Option<WaveHold> {
-    let tally = view.tally(view.current);
-    let wave = view.wave(view.current);
-    let limit_percent = view.input.strategy.offline_max_percent;
-    let deployments = tally.outcomes.deployments;
-    let offline = tally.offline;
-    let in_flight = view.begun().map(|(_, tally)| tally.in_flight).sum();
-    let waiting: u32 = view.begun().map(|(_, tally)| tally.waiting).sum();
-    if waiting + in_flight > 0 {
-        let (proven, left) = (tally.outcomes.proven, view.left(view.wave_due()));
-        return Some(WaveHold::Running {
-            proven,
-            deployments,
-            in_flight,
-            left,
-        });
-    }
-    if u64::from(offline) * 100 > u64::from(limit_percent) * u64::from(deployments) {
-        return Some(WaveHold::Offline {
-            offline,
-            deployments,
-            limit_percent,
-        });
-    }
-    // A canary does not pass because its only deployment is away, nor, where it is strict, because all it
-    // has was broken before; an operator who resumes lets the latter pass.
-    let broken_before = tally.outcomes.broken_before;
-    let silent = offline > 0 || (wave.strict && broken_before > 0);
-    if tally.outcomes.proven == 0 && silent {
-        return Some(WaveHold::Unproven {
-            offline,
-            broken_before,
-            deployments,
-        });
-    }
-    let soaking = view.soaked_at().filter(|at| !view.passed(*at))?;
-    Some(WaveHold::Soaking {
-        left: view.left(soaking),
-    })
-}
-
-/// Ends the wave: begins the next, or finishes the run. Whoever is offline then is offered the change, so
-/// that nobody is forgotten.
-fn advance(view: &View<'_>, plan: &mut Plan) {
-    if let Some(next) = view.next_wave() {
-        plan.events.push(wave_started(view, next));
+/// Offers what there is room for, unless the wave is overdue. Where there are windows, the opening of one comes before
+/// the deadline: it may have passed while they were closed.
+fn go_on(view: &mut View<'_>, hold: WaveHold, plan: &mut Plan) {
+    let chosen = match closed_gate(view) {
+        Some(_) => Vec::new(),
+        None => Rooms::new(view).choose(),
+    };
+    let strategy = view.input.strategy;
+    let has_windows = !strategy.windows.is_empty() || !strategy.blackouts.is_empty();
+    let opens = has_windows && !chosen.is_empty();
+    if !opens && overdue_at(view, hold).is_some_and(|at| view.passed(at)) {
+        plan.events.push(overdue(view));
         return;
     }
-    let missing = |target: &&Target| view.stage(target) == Stage::Ledger { offered: false };
-    plan.offer = view
-        .input
-        .targets
-        .iter()
-        .filter(missing)
-        .map(|t| t.deployment)
-        .collect();
-    let sum = |count: fn(&Tally) -> u32| view.begun().map(|(_, tally)| count(tally)).sum::<u32>();
-    let proven = sum(|tally| tally.outcomes.proven);
-    let offline = sum(|tally| tally.offline);
-    let deployments = view.input.targets.len();
-    let failed = view
-        .input
-        .targets
-        .iter()
-        .filter(|t| matches!(t.step, Step::Failed(..)))
-        .count();
+    let id = |index: &usize| view.input.targets[*index].deployment;
+    plan.offer = chosen.iter().map(id).collect();
+    view.offer(&chosen);
+}
+
+/// Ends the wave: begins the next as soon as it may, or finishes the run.
+fn advance(view: &View<'_>, plan: &mut Plan) {
+    match view.next_wave() {
+        Some(next) if barrier(view, next).is_some() => {}
+        Some(next) => plan.events.push(wave_started(view, next)),
+        None if closed_gate(view).is_some() && missing(view).next().is_some() => {}
+        None => finish(view, plan),
+    }
+}
+
+/// Who is offered the change at the end although it is away: nobody is forgotten, unless the strategy wants that in a
+/// window, which is for the shell to wait for.
+fn missing(view: &View<'_>) -> impl Iterator<Item = DeploymentId> {
+    let is_immediate = view.input.strategy.offline.catch_up == CatchUp::Immediate;
+    let missing = move |(_, stage): &(&Target, Stage)| {
+        is_immediate && *stage == Stage::Ledger { offered: false }
+    };
+    let all = view.targets().filter(missing);
+    all.map(|(target, _)| target.deployment)
+}
+
+/// Ends the run.
+fn finish(view: &View<'_>, plan: &mut Plan) {
+    plan.offer = missing(view).collect();
+    let outcomes = view.outcomes();
+    let (proven, deployments) = (outcomes.proven, outcomes.deployments);
     let mut sentence = format!("every wave is done: {proven} of {deployments} deployments proven");
+    let failed = outcomes.all_failed();
     if failed > 0 {
         sentence.push_str(&format!(", {failed} failed within budget"));
     }
+    let offline = view.sum(|tally| tally.offline);
     if offline > 0 {
-        sentence.push_str(&format!(
-            ", {offline} offline: they converge when they return"
-        ));
+        let when = match view.input.strategy.offline.catch_up == CatchUp::InWindow {
+            false => "they converge when they return",
+            true => "they converge in their windows once they return",
+        };
+        sentence.push_str(&format!(", {offline} offline: {when}"));
+    }
+    let left = view
+        .input
+        .targets
+        .iter()
+        .filter(|target| target.left)
+        .count();
+    if left > 0 {
+        sentence.push_str(&format!(", {left} left the rollout"));
     }
     plan.events.push((Event::Finished, sentence));
 }
 
 fn wave_started(view: &View<'_>, index: usize) -> (Event, String) {
-    let deployments = view
-        .input
-        .targets
-        .iter()
-        .filter(|target| view.wave_of(target) == index);
-    let deployments = Deployments(deployments.count());
+    let deployments = view.tally(index).outcomes.deployments;
+    let deployments = Deployments(usize::try_from(deployments).unwrap_or(usize::MAX));
     let sentence = format!("{} started: {deployments}", view.wave_ref(index));
     (Event::WaveStarted(index), sentence)
 }
 
 fn overdue(view: &View<'_>) -> (Event, String) {
-    let wave = view.wave_ref(view.current);
-    let outcomes = &view.tally(view.current).outcomes;
+    let current = view.current.unwrap_or_default();
+    let (wave, outcomes) = (view.wave_ref(current), &view.tally(current).outcomes);
     let limit = Human(view.input.strategy.deadlines.wave);
     let (proven, deployments) = (outcomes.proven, outcomes.deployments);
     let sentence = format!(
@@ -213,19 +148,19 @@ fn overdue(view: &View<'_>) -> (Event, String) {
     (Event::WaveOverdue, sentence)
 }
 
-/// Whom to offer the change now: earlier waves first, then in order of ids, as far as there is room.
-fn offers(view: &View<'_>, rooms: &mut Rooms) -> Vec<DeploymentId> {
-    let mut offers = Vec::new();
-    for (index, _) in view.begun().filter(|(_, tally)| tally.waiting > 0) {
-        let mut waiting =
-            view.input.targets.iter().filter(|target| {
-                view.wave_of(target) == index && view.stage(target) == Stage::Waiting
-            });
-        while let Some(target) = waiting.next()
-            && rooms.take(index)
-        {
-            offers.push(target.deployment);
-        }
-    }
-    offers
+/// The next moment at which anything here may be another: deadlines, soak, windows, the rate, and what a gate said.
+fn wake_at(view: &View<'_>, rooms: &Rooms<'_>) -> Option<Timestamp> {
+    let waits = view.sum(|tally| tally.waiting) > 0;
+    let hold = hold(view);
+    let moments = [
+        view.next_deadline(),
+        view.soaked_at(),
+        hold.and_then(|hold| overdue_at(view, hold)),
+        view.away_opens.filter(|_| hold.is_some_and(is_absence)),
+        view.window_turns,
+        rooms.rate_full_until().filter(|_| waits),
+        gates_fresh_until(view),
+    ];
+    let later = |at: &Timestamp| !view.passed(*at);
+    moments.into_iter().flatten().filter(later).min()
 }

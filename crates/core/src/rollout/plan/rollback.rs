@@ -1,13 +1,12 @@
 //! The way back: every deployment that the change may have reached returns to what it last proved.
 
-use std::collections::BTreeSet;
-
 use crate::Timestamp;
 use crate::failure::FailureClass;
 use crate::id::DeploymentId;
 
+use super::pace::LastMinute;
 use super::progress::touched;
-use super::reasons::{change, every, held, with_run};
+use super::reasons::{about_deployment, about_run, change, held};
 use super::view::{View, due};
 use super::{Plan, Step, Target};
 use crate::rollout::phase::Event;
@@ -32,11 +31,16 @@ enum Stage {
     Back,
     /// It could not be brought back.
     Failed(FailureClass),
+    /// It left the run, and nothing more is done about it.
+    Left,
 }
 
-/// What the run adds up to on its way back.
-#[derive(Debug, Clone, Copy, Default)]
-struct Tally {
+/// The way back: where every target stands, in their order, and what that adds up to.
+#[derive(Debug)]
+struct Back<'a> {
+    view: &'a View<'a>,
+    stages: Vec<Stage>,
+    told: LastMinute,
     touched: u32,
     to_do: u32,
     in_progress: u32,
@@ -46,85 +50,208 @@ struct Tally {
 }
 
 /// Goes on: rolls back as many at a time as the strategy allows, and ends when nothing is left to do.
-/// Waves, soak and budgets do not hold a rollback.
+/// Waves, soak, ramp, windows, gates and budgets do not hold a rollback.
 pub(super) fn roll_back(view: &View<'_>) -> Plan {
+    let mut back = Back::new(view);
     let mut plan = Plan {
-        timed_out: timed_out(view),
+        timed_out: back.timed_out(),
         ..Plan::default()
     };
-    let mut tally = Tally::new(view);
     if plan.timed_out.is_empty() {
-        if tally.to_do + tally.in_progress == 0 {
-            plan.events.push(end(tally));
+        if back.to_do + back.in_progress == 0 {
+            plan.events.push(back.end());
         } else {
-            plan.roll_back = choose(view, &mut tally);
+            plan.roll_back = back.choose();
         }
     }
-    plan.waiting_on = reasons(view, tally, &plan);
-    let started = (!plan.roll_back.is_empty()).then(|| rollback_due(view, view.input.now));
-    plan.wake_at = next_deadline(view).into_iter().chain(started).min();
+    plan.waiting_on = back.reasons(&plan);
+    let waits = (back.to_do > 0).then(|| back.full_until()).flatten();
+    plan.wake_at = back.next_deadline().into_iter().chain(waits).min();
     plan
 }
 
 /// Takes nothing back; deadlines of what is on its way are judged.
-pub(super) fn hold(view: &View<'_>) -> Plan {
+pub(super) fn held_back(view: &View<'_>) -> Plan {
+    let back = Back::new(view);
     let mut plan = Plan {
-        timed_out: timed_out(view),
+        timed_out: back.timed_out(),
         ..Plan::default()
     };
-    plan.waiting_on = reasons(view, Tally::new(view), &plan);
-    plan.wake_at = next_deadline(view);
+    plan.waiting_on = back.reasons(&plan);
+    plan.wake_at = back.next_deadline();
     plan
 }
 
-fn end(tally: Tally) -> (Event, String) {
-    let Tally {
-        touched,
-        back,
-        failed,
-        impossible,
-        ..
-    } = tally;
-    if failed + impossible == 0 {
-        let sentence = format!("{back} of {touched} touched deployments are back");
-        return (Event::RollbackFinished, sentence);
-    }
-    let sentence = format!(
-        "{back} of {touched} touched deployments are back, {failed} failed to go back, {impossible} cannot"
-    );
-    (Event::RollbackFailed, sentence)
-}
-
-/// Whom to roll back now: everybody who is away (they learn it on return), and of the others as many as
-/// there is room for, in order of ids. The tally counts them as begun.
-fn choose(view: &View<'_>, tally: &mut Tally) -> Vec<DeploymentId> {
-    let limit = limit(view, *tally);
-    let mut chosen = Vec::new();
-    for target in view
-        .input
-        .targets
-        .iter()
-        .filter(|target| stage(view, target) == Stage::ToDo)
-    {
-        match target.online {
-            true if tally.in_progress >= limit => continue,
-            true => tally.in_progress += 1,
-            false => tally.back += 1,
+impl<'a> Back<'a> {
+    fn new(view: &'a View<'a>) -> Self {
+        let targets = view.input.targets;
+        let mut back = Self {
+            view,
+            stages: targets.iter().map(|target| stage(view, target)).collect(),
+            told: LastMinute::new(view.input.now),
+            touched: 0,
+            to_do: 0,
+            in_progress: 0,
+            back: 0,
+            failed: 0,
+            impossible: 0,
+        };
+        for (index, target) in targets.iter().enumerate() {
+            back.count(target, back.stages[index]);
         }
-        chosen.push(target.deployment);
+        back
     }
-    chosen
-}
 
-fn limit(view: &View<'_>, tally: Tally) -> u32 {
-    view.input
-        .strategy
-        .rollback_concurrency
-        .of_at_least_one(tally.touched)
+    fn count(&mut self, target: &Target, stage: Stage) {
+        self.touched += u32::from(touched(target) && stage != Stage::Left);
+        // Who is away was told without taking from the rate: nobody hears it.
+        if let Some(at) = target.rollback_at.filter(|_| target.online) {
+            self.told.count(at);
+        }
+        match stage {
+            Stage::Untouched | Stage::Left => {}
+            Stage::ToDo => self.to_do += 1,
+            Stage::Impossible => self.impossible += 1,
+            Stage::OnItsWay { .. } | Stage::Overdue => self.in_progress += 1,
+            Stage::Away | Stage::Back => self.back += 1,
+            Stage::Failed(_) => self.failed += 1,
+        }
+    }
+
+    fn end(&self) -> (Event, String) {
+        let Self {
+            touched,
+            back,
+            failed,
+            impossible,
+            ..
+        } = self;
+        let sentence = format!("{back} of {touched} touched deployments are back");
+        if failed + impossible == 0 {
+            return (Event::RollbackFinished, sentence);
+        }
+        let sentence = format!("{sentence}, {failed} failed to go back, {impossible} cannot");
+        (Event::RollbackFailed, sentence)
+    }
+
+    /// Whom to roll back now, in order of ids: everybody who is away (they learn it on return), and of the others as many
+    /// as there is room for, no faster than the rate. From here on they are counted as told.
+    fn choose(&mut self) -> Vec<DeploymentId> {
+        let mut chosen = Vec::new();
+        for (index, target) in self.view.input.targets.iter().enumerate() {
+            if self.stages[index] != Stage::ToDo {
+                continue;
+            }
+            let is_full = self.full_until().is_some() || self.in_progress >= self.limit();
+            if is_full && target.online {
+                continue;
+            }
+            self.tell(index, target.online);
+            chosen.push(target.deployment);
+        }
+        chosen
+    }
+
+    fn tell(&mut self, index: usize, online: bool) {
+        let now = self.view.input.now;
+        self.to_do -= 1;
+        if online {
+            self.told.count(now);
+            self.in_progress += 1;
+            let due = rollback_due(self.view, now);
+            self.stages[index] = Stage::OnItsWay { due };
+        } else {
+            self.back += 1;
+            self.stages[index] = Stage::Away;
+        }
+    }
+
+    fn limit(&self) -> u32 {
+        let rollback = self.view.input.strategy.rollback;
+        rollback.concurrency.of_at_least_one(self.touched)
+    }
+
+    /// When the rate lets one more go back, where this is later than now.
+    fn full_until(&self) -> Option<Timestamp> {
+        let rollback = self.view.input.strategy.rollback;
+        self.told.full_until(rollback.max_per_minute)
+    }
+
+    fn timed_out(&self) -> Vec<(DeploymentId, Deadline)> {
+        let targets = self.view.input.targets.iter().zip(&self.stages);
+        targets
+            .filter(|(_, stage)| **stage == Stage::Overdue)
+            .map(|(target, _)| (target.deployment, Deadline::Prove))
+            .collect()
+    }
+
+    fn next_deadline(&self) -> Option<Timestamp> {
+        let due = |stage: &Stage| {
+            if let Stage::OnItsWay { due } = stage {
+                Some(*due)
+            } else {
+                None
+            }
+        };
+        self.stages.iter().filter_map(due).min()
+    }
+
+    fn reasons(&self, plan: &Plan) -> Vec<Waiting> {
+        let everything = held(self.view).or_else(|| change(plan));
+        let of = |(target, stage): (&Target, &Stage)| {
+            let on = match (stage, &everything) {
+                (Stage::ToDo, Some(everything)) => everything.clone(),
+                (Stage::Left, _) => WaitingOn::Left,
+                (stage, _) => WaitingOn::Rollback(self.reason(*stage)?),
+            };
+            Some(about_deployment(target, on))
+        };
+        let targets = self.view.input.targets.iter().zip(&self.stages);
+        let mut reasons: Vec<Waiting> = targets.filter_map(of).collect();
+        if plan.events.is_empty() {
+            let run = || {
+                WaitingOn::Rollback(RollbackHold::Run {
+                    back: self.back,
+                    touched: self.touched,
+                    in_progress: self.in_progress,
+                })
+            };
+            reasons.push(about_run(everything.unwrap_or_else(run)));
+        }
+        reasons
+    }
+
+    fn reason(&self, stage: Stage) -> Option<RollbackHold> {
+        Some(match stage {
+            Stage::Untouched | Stage::Back | Stage::Left => return None,
+            Stage::ToDo => self.why_not_told(),
+            Stage::Impossible => RollbackHold::Impossible,
+            Stage::OnItsWay { due } => RollbackHold::Step {
+                left: self.view.left(due),
+            },
+            Stage::Overdue => RollbackHold::Failed(FailureClass::Timeout),
+            Stage::Away => RollbackHold::Offline,
+            Stage::Failed(class) => RollbackHold::Failed(class),
+        })
+    }
+
+    fn why_not_told(&self) -> RollbackHold {
+        let max = self.view.input.strategy.rollback.max_per_minute;
+        match (max, self.full_until()) {
+            (Some(max), Some(at)) => RollbackHold::Rate {
+                max,
+                left: self.view.left(at),
+            },
+            (_, _) => RollbackHold::Concurrency {
+                limit: self.limit(),
+                in_progress: self.in_progress,
+            },
+        }
+    }
 }
 
 fn stage(view: &View<'_>, target: &Target) -> Stage {
-    match target.step {
+    let stage = match target.step {
         Step::Waiting => Stage::Untouched,
         Step::Offered(_)
         | Step::Received(_)
@@ -142,97 +269,20 @@ fn stage(view: &View<'_>, target: &Target) -> Stage {
         Step::RolledBack(_) => Stage::Back,
         Step::RollbackFailed(..) if target.baseline_red => Stage::Back,
         Step::RollbackFailed(_, class) => Stage::Failed(class),
+    };
+    // Who left goes back where that is possible, and holds nobody up where it is not.
+    if target.left && matches!(stage, Stage::Impossible | Stage::Failed(_)) {
+        return Stage::Left;
     }
+    stage
 }
 
-/// A rollback has one deadline: the sum of the three of a change.
+/// A rollback has one deadline: its own, or the sum of the three of a change.
 fn rollback_due(view: &View<'_>, at: Timestamp) -> Timestamp {
     let deadlines = view.input.strategy.deadlines;
-    let limits = [deadlines.ack, deadlines.apply, deadlines.prove];
-    limits.into_iter().fold(at, due)
-}
-
-fn timed_out(view: &View<'_>) -> Vec<(DeploymentId, Deadline)> {
-    let late = view
-        .input
-        .targets
-        .iter()
-        .filter(|target| stage(view, target) == Stage::Overdue);
-    late.map(|target| (target.deployment, Deadline::Prove))
-        .collect()
-}
-
-fn next_deadline(view: &View<'_>) -> Option<Timestamp> {
-    let due = |target| {
-        if let Stage::OnItsWay { due } = stage(view, target) {
-            Some(due)
-        } else {
-            None
-        }
-    };
-    view.input.targets.iter().filter_map(due).min()
-}
-
-fn reasons(view: &View<'_>, tally: Tally, plan: &Plan) -> Vec<Waiting> {
-    let limit = limit(view, tally);
-    let Tally {
-        back,
-        touched,
-        in_progress,
-        ..
-    } = tally;
-    let chosen: BTreeSet<DeploymentId> = plan.roll_back.iter().copied().collect();
-    let run = held(view).or_else(|| change(plan));
-    let on = |hold| Some(WaitingOn::Rollback(hold));
-    let step = |due| {
-        on(RollbackHold::Step {
-            left: view.left(due),
-        })
-    };
-    let reasons = every(view, |target| match stage(view, target) {
-        Stage::Untouched | Stage::Back => None,
-        Stage::ToDo if chosen.contains(&target.deployment) => match target.online {
-            true => step(rollback_due(view, view.input.now)),
-            false => on(RollbackHold::Offline),
-        },
-        Stage::ToDo => run
-            .clone()
-            .or_else(|| on(RollbackHold::Concurrency { limit, in_progress })),
-        Stage::Impossible => on(RollbackHold::Impossible),
-        Stage::OnItsWay { due } => step(due),
-        Stage::Overdue => on(RollbackHold::Failed(FailureClass::Timeout)),
-        Stage::Away => on(RollbackHold::Offline),
-        Stage::Failed(class) => on(RollbackHold::Failed(class)),
-    });
-    let whole = || {
-        on(RollbackHold::Run {
-            back,
-            touched,
-            in_progress,
-        })
-    };
-    let run = if plan.events.is_empty() {
-        run.or_else(whole)
-    } else {
-        None
-    };
-    with_run(reasons, run)
-}
-
-impl Tally {
-    fn new(view: &View<'_>) -> Self {
-        let mut tally = Self::default();
-        for target in view.input.targets {
-            tally.touched += u32::from(touched(target));
-            match stage(view, target) {
-                Stage::Untouched => {}
-                Stage::ToDo => tally.to_do += 1,
-                Stage::Impossible => tally.impossible += 1,
-                Stage::OnItsWay { .. } | Stage::Overdue => tally.in_progress += 1,
-                Stage::Away | Stage::Back => tally.back += 1,
-                Stage::Failed(_) => tally.failed += 1,
-            }
-        }
-        tally
+    let steps = [deadlines.ack, deadlines.apply, deadlines.prove];
+    match view.input.strategy.rollback.deadline {
+        Some(limit) => due(at, limit),
+        None => steps.into_iter().fold(at, due),
     }
 }

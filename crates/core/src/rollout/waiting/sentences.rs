@@ -20,6 +20,10 @@ impl fmt::Display for WaveRef {
 }
 
 impl fmt::Display for WaitingOn {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each reason: this is the table of sentences"
+    )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Andon(words) => {
@@ -29,13 +33,39 @@ impl fmt::Display for WaitingOn {
             Self::Change(sentence) => write!(f, "the run changes first: {sentence}"),
             Self::Paused(reason) => held(f, "paused", reason),
             Self::Halted(reason) => held(f, "halted", reason),
-            Self::WaveNotStarted { wave, running } => {
-                let (running, number) = (&running.name, running.number);
+            Self::WaveNotStarted {
+                wave,
+                before,
+                running,
+            } => {
+                let (name, number) = (&before.name, before.number);
+                let why = if *running {
+                    "is running"
+                } else {
+                    "comes first"
+                };
                 write!(
                     f,
-                    "its {wave} has not started: wave {number} \"{running}\" is running"
+                    "{wave} has not started: wave {number} \"{name}\" {why}"
                 )
             }
+            Self::Approval {
+                wave,
+                given,
+                required,
+                except,
+            } => {
+                write!(
+                    f,
+                    "{wave} waits for approval: {given} of {required} have agreed"
+                )?;
+                match except {
+                    Some(author) => write!(f, ", {author} who started the rollout does not count"),
+                    None => Ok(()),
+                }
+            }
+            Self::Gate { name, text } => write!(f, "gate \"{name}\" does not pass: {text}"),
+            Self::Window { opens, blackout } => window(f, *opens, blackout.as_deref()),
             Self::Concurrency {
                 wave,
                 limit,
@@ -45,6 +75,37 @@ impl fmt::Display for WaitingOn {
                     f,
                     "concurrency {limit} of wave \"{wave}\" is used up: {in_flight} in flight"
                 )
+            }
+            Self::Ramp {
+                wave,
+                limit,
+                concurrency,
+                in_flight,
+                missing,
+            } => {
+                write!(
+                    f,
+                    "ramp of wave \"{wave}\" allows {limit} of {concurrency} at a time: "
+                )?;
+                write!(
+                    f,
+                    "{in_flight} in flight, more once {missing} more are proven"
+                )
+            }
+            Self::Rate { max, left } => rate(f, "rate", *max, *left),
+            Self::Spread {
+                wave,
+                label,
+                value,
+                max,
+                in_flight,
+            } => {
+                write!(f, "spread of wave \"{wave}\" allows {max} at a time ")?;
+                match value {
+                    Some(value) => write!(f, "with {label}={value}")?,
+                    None => write!(f, "without label {label}")?,
+                }
+                write!(f, ": {in_flight} in flight")
             }
             Self::Strict {
                 wave,
@@ -76,6 +137,9 @@ impl fmt::Display for WaitingOn {
                 let share = format!("offline {offline} of {deployments}, limit {limit_percent}%");
                 write!(f, "offline: not connected; {effect} the wave up ({share})")
             }
+            Self::Left => f.write_str(
+                "left the rollout, so it is not offered the change: what it shall have instead waits for the end",
+            ),
             Self::Failed {
                 class,
                 broken_before,
@@ -105,9 +169,36 @@ impl fmt::Display for WaveHold {
             } => {
                 write!(
                     f,
-                    "{proven} of {deployments} deployments proven, {in_flight} in flight "
+                    "{proven} of {deployments} deployments proven, {in_flight} in flight"
                 )?;
-                write!(f, "(wave deadline in {})", Human(*left))
+                match left {
+                    Some(left) => write!(f, " (wave deadline in {})", Human(*left)),
+                    None => Ok(()),
+                }
+            }
+            Self::Windows { waiting, opens } => {
+                let waiting = Deployments(usize::try_from(*waiting).unwrap_or(usize::MAX));
+                write!(f, "{waiting} left, outside of maintenance windows: ")?;
+                match opens {
+                    Some(opens) => write!(f, "the next opens in {}", Human(*opens)),
+                    None => f.write_str("none opens within a year"),
+                }
+            }
+            Self::Mandatory {
+                proven,
+                deployments,
+                offline,
+                broken_before,
+            } => {
+                write!(
+                    f,
+                    "mandatory, {proven} of {deployments} deployments proven: "
+                )?;
+                write!(
+                    f,
+                    "{offline} offline, {broken_before} failed as before the change; "
+                )?;
+                f.write_str("fast-forward to go on without them")
             }
             Self::Soaking { left } => write!(f, "soaking: {} left", Human(*left)),
             Self::Offline {
@@ -148,6 +239,7 @@ impl fmt::Display for RollbackHold {
                     "rollback concurrency {limit} is used up: {in_progress} on their way back"
                 )
             }
+            Self::Rate { max, left } => rate(f, "rollback rate", *max, *left),
             Self::Step { left } => {
                 write!(
                     f,
@@ -209,144 +301,28 @@ fn held(f: &mut fmt::Formatter<'_>, state: &str, reason: &str) -> fmt::Result {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::failure::FailureClass;
-    use crate::rollout::waiting::Deadline;
+fn rate(f: &mut fmt::Formatter<'_>, what: &str, max: u32, left: Duration) -> fmt::Result {
+    write!(
+        f,
+        "{what} of {max} a minute is used up: the next in {}",
+        Human(left)
+    )
+}
 
-    const LEFT: Duration = Duration::from_secs(100);
-
-    /// One line for each reason.
-    fn sentences(reasons: &[WaitingOn]) -> String {
-        reasons.iter().map(|reason| format!("{reason}\n")).collect()
+fn window(
+    f: &mut fmt::Formatter<'_>,
+    opens: Option<Duration>,
+    blackout: Option<&str>,
+) -> fmt::Result {
+    match blackout {
+        Some(words) => write!(f, "blackout: {words}")?,
+        None => f.write_str("outside of its maintenance windows")?,
     }
-
-    fn wave(name: &str, number: usize) -> WaveRef {
-        WaveRef {
-            name: name.to_owned(),
-            number,
-            of: 2,
-        }
-    }
-
-    #[test]
-    fn durations_have_at_most_two_units() {
-        let cases = [
-            (0, "0s"),
-            (1, "1s"),
-            (1_000, "1s"),
-            (1_001, "2s"),
-            (100_000, "1m 40s"),
-            (600_000, "10m"),
-            (7_500_000, "2h 5m"),
-            (100_000_000, "1d 3h"),
-        ];
-        for (millis, text) in cases {
-            assert_eq!(Human(Duration::from_millis(millis)).to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_deployment_waits_for_a_rule_and_a_number() {
-        let step = |deadline| WaitingOn::Step {
-            deadline,
-            left: LEFT,
-        };
-        let name = || "canary".to_owned();
-        let strict = |away| WaitingOn::Strict {
-            wave: name(),
-            in_flight: 1,
-            away,
-            budget_left: 0,
-        };
-        let offline = |holds| WaitingOn::Offline {
-            offline: 1,
-            deployments: 10,
-            limit_percent: 20,
-            holds,
-        };
-        let failed = |broken_before| WaitingOn::Failed {
-            class: FailureClass::Model,
-            broken_before,
-        };
-        insta::assert_snapshot!(sentences(&[
-            WaitingOn::Andon("ada since noon: the provider is down".to_owned()),
-            WaitingOn::NotStarted,
-            WaitingOn::Change("2 deployments passed a deadline".to_owned()),
-            WaitingOn::Paused("by ada: lunch".to_owned()),
-            WaitingOn::Halted(String::new()),
-            WaitingOn::WaveNotStarted {
-                wave: wave("fleet", 2),
-                running: wave("canary", 1)
-            },
-            WaitingOn::Concurrency {
-                wave: name(),
-                limit: 2,
-                in_flight: 2
-            },
-            strict(0),
-            strict(1),
-            step(Deadline::Ack),
-            step(Deadline::Apply),
-            step(Deadline::Prove),
-            WaitingOn::Soaking {
-                left: LEFT,
-                soak: Duration::from_secs(600)
-            },
-            offline(false),
-            offline(true),
-            failed(false),
-            failed(true),
-        ]));
-    }
-
-    #[test]
-    fn a_wave_waits_for_a_rule_and_a_number() {
-        let (deployments, limit_percent) = (10, 20);
-        let holds = [
-            WaveHold::Running {
-                proven: 3,
-                deployments,
-                in_flight: 2,
-                left: LEFT,
-            },
-            WaveHold::Soaking { left: LEFT },
-            WaveHold::Offline {
-                offline: 3,
-                deployments,
-                limit_percent,
-            },
-            WaveHold::Unproven {
-                offline: 1,
-                broken_before: 0,
-                deployments: 1,
-            },
-        ];
-        let on = |hold| WaitingOn::Wave {
-            wave: wave("fleet", 2),
-            hold,
-        };
-        insta::assert_snapshot!(sentences(&holds.map(on)));
-    }
-
-    #[test]
-    fn a_rollback_waits_for_a_rule_and_a_number() {
-        let holds = [
-            RollbackHold::Concurrency {
-                limit: 2,
-                in_progress: 2,
-            },
-            RollbackHold::Step { left: LEFT },
-            RollbackHold::Offline,
-            RollbackHold::Failed(FailureClass::Timeout),
-            RollbackHold::Impossible,
-            RollbackHold::Run {
-                back: 3,
-                touched: 5,
-                in_progress: 2,
-            },
-        ];
-        insta::assert_snapshot!(sentences(&holds.map(WaitingOn::Rollback)));
+    match opens {
+        Some(opens) => write!(f, " (the next change may begin in {})", Human(opens)),
+        None => f.write_str(" (none opens within a year)"),
     }
 }
+
+#[cfg(test)]
+mod tests;
