@@ -7,11 +7,6 @@ use tokio::runtime::Runtime;
 use crate::ask::THREE;
 use crate::kit::{Fleet, Setup};
 
-const ALLOWED: Setup<'_> = Setup {
-    control: &[("KEYFLEET_CONTROL__GATES__ALLOWED_HOSTS", "127.0.0.1")],
-    ..Setup::USUAL
-};
-
 /// A fleet whose strategy has two gates, and the server that answers both.
 struct Gated {
     fleet: Fleet,
@@ -24,8 +19,13 @@ impl Gated {
     fn start(name: &str) -> Result<Self> {
         let runtime = Runtime::new()?;
         let server = runtime.block_on(gate::start())?;
-        let fleet = Fleet::start_as(name, &THREE, &ALLOWED)?;
         let url = server.url();
+        let host = url.replace("http://", "");
+        let setup = Setup {
+            control: &[("KEYFLEET_CONTROL__GATES__ALLOWED_HOSTS", &host)],
+            ..Setup::USUAL
+        };
+        let fleet = Fleet::start_as(name, &THREE, &setup)?;
         let gates = format!(
             "  gates:\n    - {{name: freeze, http: {{url: \"{url}/ok\"}}, interval: 10s, action: halt}}\n    - {{name: errors, prometheus: {{url: \"{url}\", query: \"sum(rate(errors[5m]))\", failIf: \"> 0.02\"}}, interval: 10s, action: halt, inconclusiveAfter: 1}}\n"
         );

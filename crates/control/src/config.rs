@@ -4,9 +4,10 @@ mod vault;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-use keyfleet_core::travel::{HostPattern, InvalidHost};
+use keyfleet_core::travel::{AskedHost, HostPattern, InvalidHost};
 use keyfleet_vault::{Proxy, Settings as VaultSettings};
 use serde::Deserialize;
 
@@ -82,8 +83,8 @@ pub struct Port {
 /// Whom gates may ask, and how they are reached.
 #[derive(Debug, Clone, Default)]
 pub struct Gates {
-    /// Hosts: exact, or `*.` and a domain.
-    pub allowed_hosts: Vec<HostPattern>,
+    /// Hosts: exact, or `*.` and a domain; with the port where it is not that of the scheme.
+    pub allowed_hosts: Vec<AskedHost>,
     /// PEM file with authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// The proxy on the way.
@@ -319,7 +320,7 @@ fn gates(raw: RawGates) -> Result<Gates, Error> {
     })
 }
 
-fn hosts(name: &str, raw: &[String]) -> Result<Vec<HostPattern>, Error> {
+fn hosts<H: FromStr<Err = InvalidHost>>(name: &str, raw: &[String]) -> Result<Vec<H>, Error> {
     let hosts = raw.iter().map(|host| host.parse());
     hosts
         .collect::<Result<_, InvalidHost>>()
@@ -378,7 +379,7 @@ mod tests {
                 "outbound.allowed_hosts",
             ),
             (
-                "[gates]\nallowed_hosts = [\"prometheus:9090\"]\n",
+                "[gates]\nallowed_hosts = [\"prometheus:90900\"]\n",
                 "gates.allowed_hosts",
             ),
             ("[gates]\nproxy = \"canary\"\n", "gates.proxy"),

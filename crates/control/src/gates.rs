@@ -13,7 +13,7 @@ mod answer;
 mod ask;
 
 use keyfleet_core::rollout::{Gate, GateState, Verdict};
-use keyfleet_core::travel::{self, HostPattern};
+use keyfleet_core::travel::{self, AskedHost};
 use keyfleet_proto::{WireTime, v1};
 
 pub(crate) use answer::Answer;
@@ -24,7 +24,7 @@ pub use ask::Error;
 ///
 /// # Errors
 /// The sentence that says why not, and what to change.
-pub(crate) fn may_ask(gate: &Gate, allowed: &[HostPattern]) -> Result<(), String> {
+pub(crate) fn may_ask(gate: &Gate, allowed: &[AskedHost]) -> Result<(), String> {
     travel::may_ask(gate.url(), allowed).map_err(|err| err.to_string())
 }
 

@@ -3,6 +3,8 @@
 //! The same functions are asked at `apply`, before a desired document is composed, before control's own probe and
 //! before each read of Vault: what was allowed when it was stored may be forbidden now.
 
+mod asked;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +13,7 @@ use url::{Host, Url};
 use crate::fleet::{Labels, Selector};
 use crate::id::KeyName;
 use crate::key::{Key, KeyLocation};
+pub use asked::{AskedHost, NotAsked, may_ask};
 
 /// A host that keys may travel to: exact, or `*.` and a domain. With `http://` in front also without encryption.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,32 +82,6 @@ pub enum Stays {
         key: KeyName,
         /// Where it may be used.
         scope: Selector,
-    },
-}
-
-/// Why the control service does not ask somebody, such as a gate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotAsked {
-    /// Nobody could tell who is asked, or a secret would stand in the URL.
-    #[error("the URL must be https://HOST/PATH or http://HOST/PATH, without user and password")]
-    NotPlain,
-    /// The settings do not list the host.
-    #[error(
-        "{host} may not be asked: add it to the setting gates.allowed_hosts of the control service, which lists {allowed}"
-    )]
-    NotListed {
-        /// Who would be asked.
-        host: String,
-        /// Who may be, for people.
-        allowed: String,
-    },
-    /// Anybody on the way could change the answer.
-    #[error(
-        "{host} would be asked unencrypted: write https://{host} (or list http://{host} in the setting gates.allowed_hosts)"
-    )]
-    Unencrypted {
-        /// Who would be asked.
-        host: String,
     },
 }
 
@@ -228,33 +205,6 @@ pub fn may_travel(key: &Key, to: Option<&Url>, outbound: &[HostPattern]) -> Resu
     Ok(())
 }
 
-/// Whether the control service may ask at this address because a manifest says so. `allowed` is the setting
-/// `gates.allowed_hosts`; plain HTTP needs `http://` in front of the host there, unless it stays within the machine.
-///
-/// # Errors
-/// The first [`NotAsked`].
-pub fn may_ask(url: &Url, allowed: &[HostPattern]) -> Result<(), NotAsked> {
-    let is_plain = matches!(url.scheme(), "https" | "http")
-        && url.username().is_empty()
-        && url.password().is_none();
-    let Some(host) = url.host_str().filter(|_| is_plain) else {
-        return Err(NotAsked::NotPlain);
-    };
-    let host = host.to_ascii_lowercase();
-    let fitting: Vec<_> = allowed.iter().filter(|a| a.matches(&host)).collect();
-    if fitting.is_empty() {
-        let allowed = match allowed {
-            [] => "none".to_owned(),
-            _ => list(allowed),
-        };
-        return Err(NotAsked::NotListed { host, allowed });
-    }
-    if url.scheme() != "https" && !is_here(url) && !fitting.iter().any(|a| a.unencrypted) {
-        return Err(NotAsked::Unencrypted { host });
-    }
-    Ok(())
-}
-
 /// Whether a key may be sent to a deployment with these labels, for a connector that would send it to `to`.
 ///
 /// # Errors
@@ -323,258 +273,4 @@ fn list<T: fmt::Display>(items: &[T]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(hosts: &[&str]) -> Key {
-        Key {
-            name: "openai".parse().unwrap(),
-            location: location("secret", "keyfleet/openai"),
-            allowed_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-            scope: Selector::default(),
-        }
-    }
-
-    fn location(mount: &str, path: &str) -> KeyLocation {
-        KeyLocation {
-            mount: mount.to_owned(),
-            path: path.to_owned(),
-            field: "api_key".into(),
-        }
-    }
-
-    /// `outcome` is empty where the key may go, else a part of the sentence.
-    fn check(url: &str, outbound: &[&str], outcome: &str) {
-        let key = key(&["api.openai.com", "x.gateway.example", "[::1]", "127.0.0.1"]);
-        let outbound: Vec<HostPattern> = outbound.iter().map(|o| o.parse().unwrap()).collect();
-        let url = Url::parse(url).unwrap();
-        let said = may_travel(&key, Some(&url), &outbound)
-            .map_or_else(|stays| stays.to_string(), |()| String::new());
-        let is_right = said.contains(outcome) && said.is_empty() == outcome.is_empty();
-        assert!(is_right, "{url}: {said:?}, not {outcome:?}");
-    }
-
-    #[test]
-    fn a_key_travels_where_both_its_key_and_the_settings_allow() {
-        let usual = ["api.openai.com", "*.gateway.example", "[::1]"];
-        check("https://api.openai.com/v1/chat/completions", &usual, "");
-        check("https://API.OpenAI.com:8443/v1", &usual, "");
-        check("https://x.gateway.example/v1", &usual, "");
-        check("http://[::1]:9/v1", &usual, "");
-        check("http://[0:0:0:0:0:0:0:1]/v1", &usual, "");
-        check(
-            "https://api.openai.com./v1",
-            &usual,
-            "not to api.openai.com.",
-        );
-        check(
-            "https://api.openai.com@evil.example/v1",
-            &usual,
-            "not to evil.example",
-        );
-        check(
-            "https://api.openai.com.evil.example/v1",
-            &usual,
-            "not to api.openai.com.evil",
-        );
-        check(
-            "https://evil.example\\@api.openai.com/v1",
-            &usual,
-            "not to evil.example",
-        );
-        check("https://аpi.openai.com/v1", &usual, "not to xn--");
-        check(
-            "https://x.api.openai.com/v1",
-            &usual,
-            "not to x.api.openai.com",
-        );
-        check(
-            "https://[::ffff:7f00:1]/v1",
-            &usual,
-            "not to [::ffff:7f00:1]",
-        );
-        check(
-            "http://127.0.0.1/v1",
-            &usual,
-            "setting outbound.allowed_hosts",
-        );
-        check(
-            "http://2130706433/v1",
-            &usual,
-            "setting outbound.allowed_hosts",
-        );
-        check("https://api.openai.com/v1", &[], "to nowhere only");
-        check("http://api.openai.com/v1", &usual, "unencrypted");
-        check("http://api.openai.com/v1", &["http://api.openai.com"], "");
-        check(
-            "https://x.gateway.example/v1",
-            &["gateway.example"],
-            "may not travel",
-        );
-        check(
-            "https://x.gateway.example/v1",
-            &["*.y.gateway.example"],
-            "may not travel",
-        );
-    }
-
-    #[test]
-    fn a_gate_may_ask_hosts_of_the_settings_only() {
-        let check = |url: &str, allowed: &[&str], text: &str| {
-            let allowed: Vec<HostPattern> = allowed.iter().map(|a| a.parse().unwrap()).collect();
-            let said = may_ask(&url.parse().unwrap(), &allowed);
-            let said = said.map_or_else(|err| err.to_string(), |()| String::new());
-            assert_eq!(said.is_empty(), text.is_empty(), "{url}: {said}");
-            assert!(said.contains(text), "{url}: {said}");
-        };
-        let usual = [
-            "prometheus.example",
-            "*.ops.example",
-            "127.0.0.1",
-            "[::1]",
-            "localhost",
-        ];
-        check("https://prometheus.example:9090/a?b", &usual, "");
-        check("https://PROMETHEUS.example", &usual, "");
-        check("https://a.ops.example/", &usual, "");
-        check("http://127.0.0.1:9090/", &usual, "");
-        check("http://[::1]:9090/", &usual, "");
-        check("http://localhost/", &usual, "");
-        check(
-            "https://ops.example/",
-            &usual,
-            "ops.example may not be asked: add it",
-        );
-        check(
-            "https://prometheus.example.evil/",
-            &usual,
-            "may not be asked",
-        );
-        check(
-            "https://a/",
-            &[],
-            "gates.allowed_hosts of the control service, which lists none",
-        );
-        check("http://127.0.0.2/", &usual, "127.0.0.2 may not be asked");
-        check("http://169.254.169.254/", &usual, "may not be asked");
-        check(
-            "http://prometheus.example/",
-            &usual,
-            "unencrypted: write https://prometheus.example",
-        );
-        check(
-            "http://prometheus.example/",
-            &["http://prometheus.example"],
-            "",
-        );
-        for wrong in [
-            "https://user@localhost/",
-            "https://:pass@localhost/",
-            "ftp://localhost/",
-            "file:///etc/passwd",
-            "data:localhost",
-        ] {
-            check(wrong, &usual, "without user and password");
-        }
-    }
-
-    #[test]
-    fn a_domain_stands_for_what_lies_below_it() {
-        let pattern: HostPattern = "*.example.org".parse().unwrap();
-        for (host, fits) in [
-            ("a.example.org", true),
-            ("a.b.example.org", true),
-            ("example.org", false),
-            (".example.org", false),
-            ("aexample.org", false),
-            ("a.example.org.evil", false),
-        ] {
-            assert_eq!(pattern.matches(host), fits, "{host}");
-        }
-        for text in [
-            "a.example",
-            "*.a.example",
-            "http://a.example",
-            "http://*.a.example",
-        ] {
-            assert_eq!(text.parse::<HostPattern>().unwrap().to_string(), text);
-        }
-        for bad in [
-            "",
-            "*",
-            "*.",
-            "a.*",
-            "https://a",
-            "a:443",
-            "a/b",
-            "a.",
-            "ä.example",
-            "1.2.3",
-            "a b",
-            "u@a",
-        ] {
-            assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_sent_within_its_scope_only() {
-        let mut key = key(&["api.openai.com"]);
-        key.scope = "env=prod".parse().unwrap();
-        let to = Url::parse("https://api.openai.com/v1").unwrap();
-        let outbound = ["api.openai.com".parse().unwrap()];
-        let prod = Labels::from([("env".to_owned(), "prod".to_owned())]);
-        assert_eq!(may_be_sent(&key, Some(&to), &prod, &outbound), Ok(()));
-        let said = may_be_sent(&key, Some(&to), &Labels::new(), &outbound).unwrap_err();
-        assert!(
-            said.to_string().contains("only be used where env=prod"),
-            "{said}"
-        );
-        let said = may_be_sent(&key, None, &prod, &outbound).unwrap_err();
-        assert!(matches!(said, Stays::NoDestination { .. }), "{said}");
-    }
-
-    #[test]
-    fn only_what_lies_below_an_allowed_beginning_serves_as_a_key() {
-        let below = ["secret/keyfleet/".to_owned(), "kv/one/key".to_owned()];
-        let check = |mount: &str, path: &str, allowed: bool| {
-            let found = may_serve(&location(mount, path), &below);
-            assert_eq!(found.is_ok(), allowed, "{mount} {path}: {found:?}");
-        };
-        check("secret", "keyfleet/openai", true);
-        check("secret", "keyfleet/team/openai", true);
-        check("secret/keyfleet", "openai", true);
-        check("kv", "one/key", true);
-        check("kv", "one/key/below", true);
-        check("kv", "one/keys", false);
-        check("secret", "keyfleet", false);
-        check("secret", "keyfleet-admin/openai", false);
-        check("secret", "other", false);
-        for path in [
-            "keyfleet/../admin",
-            "keyfleet/..",
-            "keyfleet//openai",
-            "/keyfleet/openai",
-            "keyfleet/openai/",
-            "keyfleet/./openai",
-            "keyfleet/%2e%2e/admin",
-            "keyfleet/%2fadmin",
-            "keyfleet\\..\\admin",
-            "keyfleet/open ai",
-            "keyfleet/a?b",
-            "keyfleet/a#b",
-            "keyfleet/*",
-            "keyfleet/ä",
-            "keyfleet/\u{202e}a",
-            "",
-        ] {
-            check("secret", path, false);
-        }
-        for mount in ["", "/secret", "secret/", "secret/../secret", "SECRET"] {
-            check(mount, "keyfleet/openai", false);
-        }
-        for beginnings in [vec![], vec![String::new()], vec!["/".to_owned()]] {
-            assert!(may_serve(&location("secret", "keyfleet/openai"), &beginnings).is_err());
-        }
-    }
-}
+mod tests;

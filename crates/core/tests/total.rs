@@ -63,6 +63,7 @@ fn target() -> impl Strategy<Value = Target> {
             offered_at,
             rollback_at,
             opening,
+            shut: std::time::Duration::ZERO,
             left: flags[5],
             step,
             online: flags[0],

@@ -14,7 +14,7 @@ use crate::{Error, Tx};
 
 const TABLE: &str = "rollouts";
 const COLUMNS: &str = "id, strategy, spec, cause, actor, phase, reason, wave, wave_started_at, \
-                       started_at, ended_at, fast_forward";
+                       started_at, ended_at, fast_forward, paused_at, rollback_reason";
 
 /// One rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Tx<'_> {
         let id = rollout.id.to_string();
         self.0
             .prepare_cached(
-                "INSERT INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                "INSERT INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             )?
             .execute(params![
                 id,
@@ -150,6 +150,8 @@ impl Tx<'_> {
                 nanos(rollout.started_at),
                 rollout.ended_at.map(nanos),
                 rollout.run.fast_forward,
+                rollout.run.paused_at.map(nanos),
+                rollout.run.rollback_reason,
             ])?;
         self.put_gates(rollout.id, &rollout.run.gates)?;
         for approved in &rollout.run.approvals {
@@ -236,7 +238,8 @@ impl Tx<'_> {
         self.0
             .prepare_cached(
                 "UPDATE rollouts SET phase = ?2, active = ?3, reason = ?4, wave = ?5,
-                 wave_started_at = ?6, ended_at = ?7, fast_forward = ?8 WHERE id = ?1",
+                 wave_started_at = ?6, ended_at = ?7, fast_forward = ?8, paused_at = ?9,
+                 rollback_reason = ?10 WHERE id = ?1",
             )?
             .execute(params![
                 id.to_string(),
@@ -247,6 +250,8 @@ impl Tx<'_> {
                 nanos(run.wave_started_at),
                 ended_at.map(nanos),
                 run.fast_forward,
+                run.paused_at.map(nanos),
+                run.rollback_reason,
             ])?;
         self.put_gates(id, &run.gates)
     }
@@ -429,6 +434,8 @@ fn read(row: &Row<'_>) -> Result<Rollout, Error> {
             author: row.get(4)?,
             approvals: Vec::new(),
             fast_forward: row.get(11)?,
+            paused_at: time_opt(TABLE, row.get(12)?)?,
+            rollback_reason: row.get(13)?,
             gates: Vec::new(),
         },
         started_at: time(TABLE, row.get(9)?)?,

@@ -235,7 +235,8 @@ ALTER TABLE bindings ADD COLUMN rung TEXT;
 ALTER TABLE bindings ADD COLUMN refs INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE bindings ADD COLUMN refs_agreed INTEGER NOT NULL DEFAULT 0;
 
--- A run of which no wave has begun has none; and the wave that an operator went past.
+-- A run of which no wave has begun has none; the wave that an operator went past, since when one holds it, and why it
+-- goes back.
 ALTER TABLE rollouts RENAME TO rollouts_before;
 CREATE TABLE rollouts (
   id TEXT PRIMARY KEY,
@@ -250,9 +251,12 @@ CREATE TABLE rollouts (
   wave_started_at INTEGER NOT NULL,
   started_at INTEGER NOT NULL,
   ended_at INTEGER,
-  fast_forward INTEGER
+  fast_forward INTEGER,
+  paused_at INTEGER,
+  rollback_reason TEXT NOT NULL
 ) STRICT;
-INSERT INTO rollouts SELECT *, NULL FROM rollouts_before;
+INSERT INTO rollouts
+  SELECT *, NULL, NULL, CASE WHEN phase LIKE 'ROLL%' THEN reason ELSE '' END FROM rollouts_before;
 DROP TABLE rollouts_before;
 CREATE INDEX rollouts_active ON rollouts (active) WHERE active = 1;
 -- It no longer belongs to what the rollout is for.

@@ -38,6 +38,12 @@ impl Scratch {
         copy(&self.connection)
     }
 
+    /// How many rows were ever written: as long as this stays, nothing has changed.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.connection.total_changes()
+    }
+
     /// Runs `work` in a transaction.
     ///
     /// # Errors

@@ -98,6 +98,7 @@ fn target(index: u32, strategy: &Strategy) -> Target {
         offered_at: (step != Step::Waiting).then(|| at(-50)),
         rollback_at: None,
         opening: Opening::Always,
+        shut: Duration::ZERO,
         left: false,
         step,
         online: !index.is_multiple_of(17),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::registry::Registered;
 
@@ -89,6 +89,29 @@ pub fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)])
         bail!("`{program} {}` failed ({status})", arguments.join(" "));
     }
     Ok(())
+}
+
+/// What a tool says on its standard output, run in the workspace's root; what it says of itself is shown.
+///
+/// # Errors
+/// It cannot be started or ends with another code than 0.
+pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(workspace())
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::inherit());
+    forget_own_package(&mut command);
+    let output = command.output();
+    let output = output.with_context(|| format!("cannot start `{program}`"))?;
+    ensure!(
+        output.status.success(),
+        "`{program} {}` failed ({})",
+        arguments.join(" "),
+        output.status
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// `cargo run` tells a program which package it is. A cargo that this program starts would hand that on to build

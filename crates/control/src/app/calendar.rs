@@ -8,6 +8,7 @@ mod cron;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
@@ -52,6 +53,21 @@ struct Openings {
     zone: Option<TimeZone>,
 }
 
+/// A time in which nothing new may be offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shut {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+impl Shut {
+    /// How much of it lies before this moment.
+    pub(crate) fn before(self, moment: Timestamp) -> Duration {
+        let until = self.until.min(moment);
+        Duration::try_from(until.duration_since(self.from)).unwrap_or_default()
+    }
+}
+
 /// Days without change as one deployment sees them.
 struct Closed {
     from: Timestamp,
@@ -91,6 +107,33 @@ impl Calendar {
         let opening = self.opening_in(&zone, now);
         known.insert(name.to_owned(), (now, opening.clone()));
         opening
+    }
+
+    /// When a deployment with these labels could not be offered the change, of the time between two moments.
+    pub(crate) fn shut(&self, labels: &Labels, from: Timestamp, until: Timestamp) -> Vec<Shut> {
+        let name = labels.get(TIME_ZONE_LABEL).map_or("", String::as_str);
+        let zone = zone(name).unwrap_or(TimeZone::UTC);
+        let (mut at, mut all) = (from, Vec::new());
+        for _ in 0..TRIES_MAX {
+            if at >= until {
+                return all;
+            }
+            at = match self.opening_in(&zone, at) {
+                Opening::Always => return all,
+                Opening::Open { until } => until,
+                Opening::Closed { opens, .. } => {
+                    let opens = opens.unwrap_or(until).min(until);
+                    all.push(Shut {
+                        from: at,
+                        until: opens,
+                    });
+                    opens
+                }
+            };
+        }
+        // Nobody is late for what is not looked at.
+        all.push(Shut { from: at, until });
+        all
     }
 
     fn opening_in(&self, zone: &TimeZone, now: Timestamp) -> Opening {
@@ -317,7 +360,7 @@ fn midnight(zone: &TimeZone, date: Date) -> Option<Timestamp> {
     Some(day.timestamp())
 }
 
-fn signed(duration: std::time::Duration) -> SignedDuration {
+fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 

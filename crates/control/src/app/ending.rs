@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
+use keyfleet_core::binding::{Assignment, BindingId};
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, DeploymentId, KeyName, KeyVersion, Revision};
 use keyfleet_core::key::KeyState;
@@ -122,11 +123,27 @@ fn withdraw(tx: &Tx<'_>, loaded: &Loaded, now: Timestamp) -> Result<Spread, Erro
         let (target, detail) = (format!("connector {connector} {revision}"), because(loaded));
         record_own(tx, "revision.withdraw", target, detail, now)?;
     }
+    forget_proofs(tx, loaded)?;
     let goals = refresh_goals(tx, now)?;
     hold(tx, loaded, |binding, change| {
         !binding.is_told_goal() && binding.goal == change.to
     })?;
     Ok(goals.spread())
+}
+
+/// Who is away may have proven what is withdrawn now, and still run it. It is told to go back, and nothing later may
+/// return to what was withdrawn.
+fn forget_proofs(tx: &Tx<'_>, loaded: &Loaded) -> Result<(), Error> {
+    for change in changes(loaded) {
+        let Some(mut binding) = tx.binding(&change.id)? else {
+            continue;
+        };
+        if change.to.is_some() && binding.last_proven == change.to {
+            binding.last_proven = change.from;
+            tx.put_binding(&binding)?;
+        }
+    }
+    Ok(())
 }
 
 fn because(loaded: &Loaded) -> String {
@@ -180,7 +197,7 @@ impl Blame {
     }
 }
 
-/// What bindings outside of a rollout have proven.
+/// What is proven, and not what a rollout brought: elsewhere, or by its own bindings before it told them.
 struct Elsewhere {
     versions: BTreeSet<(KeyName, KeyVersion)>,
     revisions: BTreeSet<(ConnectorName, Revision)>,
@@ -192,11 +209,13 @@ impl Elsewhere {
             versions: BTreeSet::new(),
             revisions: BTreeSet::new(),
         };
+        let brought = changes(loaded).filter_map(|change| Some((&change.id, change.to?)));
+        let brought: BTreeSet<(&BindingId, Assignment)> = brought.collect();
         for binding in tx.bindings()? {
             let Some(proven) = binding.last_proven else {
                 continue;
             };
-            if loaded.bindings.contains_key(&binding.id) {
+            if brought.contains(&(&binding.id, proven)) {
                 continue;
             }
             let key = key_at(tx, &binding.id.connector, proven.revision)?;

@@ -211,11 +211,12 @@ fn say(
         let entry = Event { at, actor, text };
         return Ok(tx.add_event(EventScope::Rollout(loaded.rollout.id), &entry)?);
     }
+    let paused_at = loaded.rollout.run.paused_at;
     loaded.happen(tx, event, &text, principal, now)?;
     let is_rollback = phase.is_rollback();
     match verb {
         Verb::Resume if is_rollback => offer_again(tx, loaded, is_rollback),
-        Verb::Resume => forgive(tx, loaded),
+        Verb::Resume => forgive(tx, loaded, paused_at),
         Verb::Retry => {
             offer_again(tx, loaded, is_rollback)?;
             agree(tx, loaded)
@@ -224,11 +225,19 @@ fn say(
     }
 }
 
-/// Failures so far do not count any more: budgets start anew.
-fn forgive(tx: &Tx<'_>, loaded: &mut Loaded) -> Result<(), Error> {
+/// Failures so far do not count any more: budgets start anew. What failed after an operator paused the run is judged
+/// when it goes on: whoever paused it could not know of that. Where Keyfleet held it, `resume` is the answer to all of it.
+fn forgive(tx: &Tx<'_>, loaded: &mut Loaded, paused_at: Option<Timestamp>) -> Result<(), Error> {
     let failed = failed(loaded);
+    let is_later = |binding: &&Binding| {
+        let at = binding.progress.at;
+        binding.progress.failure.is_some() && paused_at.is_some_and(|paused_at| at > paused_at)
+    };
+    let later = loaded.bindings.values().filter(is_later);
+    let later: BTreeSet<DeploymentId> = later.map(|binding| binding.id.deployment).collect();
     for target in &mut loaded.targets {
-        if failed.contains(&target.deployment) && !target.forgiven {
+        let id = target.deployment;
+        if failed.contains(&id) && !later.contains(&id) && !target.forgiven {
             target.forgiven = true;
             tx.put_rollout_target(loaded.rollout.id, target)?;
         }

@@ -21,6 +21,7 @@ mod removal;
 mod restored;
 mod rivals;
 mod scope;
+mod sites;
 mod spaces;
 mod stop;
 mod verbs;

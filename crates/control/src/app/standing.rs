@@ -3,6 +3,8 @@
 //!
 //! Taking trust away never closes a Holding: what an agent was sent it may still have.
 
+mod words;
+
 use std::time::Duration;
 
 use keyfleet_core::Timestamp;
@@ -21,6 +23,8 @@ use super::tokens::{self, hash};
 use super::{Actor, App, view};
 use crate::clock;
 use crate::error::Error;
+use words::held;
+pub(crate) use words::{refusal, sentence};
 
 /// The lowest number of a certificate: from here on every certificate of the enrolment may open a session.
 const FIRST_CERTIFICATE: u64 = 1;
@@ -361,47 +365,4 @@ impl Word {
         };
         record(tx, &self.actor, act, self.now)
     }
-}
-
-/// Why a deployment gets nothing, and what lets it go on; `None` = it is trusted.
-pub(crate) fn sentence(row: &Deployment) -> Option<String> {
-    let (reason, name) = (&row.standing_reason, &row.name);
-    match row.standing {
-        Standing::Active => None,
-        Standing::Suspended => Some(format!(
-            "{reason}; `keyfleet deployment resume {name}` gives it keys and changes again"
-        )),
-        Standing::Cloned => Some(format!(
-            "{reason}; neither gets keys or changes: `keyfleet deployment resume {name}` if it was a false alarm, such as a host restored from a snapshot, else `keyfleet deployment replace {name}`"
-        )),
-        Standing::Revoked => Some(format!(
-            "{reason}; `keyfleet deployment replace {name}` makes a join token for a new agent"
-        )),
-    }
-}
-
-/// As [`sentence`], for whoever is refused because of it.
-pub(crate) fn refusal(row: &Deployment) -> String {
-    let why = sentence(row).unwrap_or_else(|| "active".to_owned());
-    format!("deployment {} is {}: {why}", row.name, row.standing)
-}
-
-/// Every key version that a deployment was ever sent.
-fn held(tx: &Tx<'_>, id: DeploymentId) -> Result<Vec<v1::HeldKey>, Error> {
-    let mut all = Vec::new();
-    for held in tx.held_by(id)? {
-        let versions = tx.key_versions(&held.key)?;
-        let known = versions.into_iter().find(|row| row.version == held.version);
-        let state = known.as_ref().map(|row| v1::KeyState::from(row.state));
-        let known = known.as_ref();
-        all.push(v1::HeldKey {
-            key: held.key.to_string(),
-            version: held.version.0,
-            state: state.unwrap_or_default().into(),
-            fingerprint: known.map(|row| row.fingerprint.clone()).unwrap_or_default(),
-            shown: known.map(|row| row.shown.clone()).unwrap_or_default(),
-            open: held.open,
-        });
-    }
-    Ok(all)
 }

@@ -12,6 +12,8 @@ use keyfleet_proto::{Invalid, timestamp, v1};
 use keyfleet_seal::scrub;
 use keyfleet_store::{Binding, Deployment, Event, EventScope, Evidence, Tx};
 
+use super::step::begin_again;
+use super::step::is_under_way;
 use super::{App, KEYFLEET};
 use crate::clock;
 use crate::error::Error;
@@ -97,7 +99,7 @@ impl App {
             .store
             .read(move |tx| Ok::<_, Error>(tx.bindings_of(deployment)?))
             .await?;
-        if !bindings.iter().any(is_offered) {
+        if !bindings.iter().any(is_under_way) {
             return Ok(());
         }
         let now = clock::now();
@@ -144,19 +146,6 @@ fn is_offered(binding: &Binding) -> bool {
     binding.progress.state == BindingState::Offered
 }
 
-/// Gives what was offered to an agent that was away a new beginning.
-pub(crate) fn begin_again(
-    tx: &Tx<'_>,
-    deployment: DeploymentId,
-    now: Timestamp,
-) -> Result<(), Error> {
-    for mut binding in tx.bindings_of(deployment)?.into_iter().filter(is_offered) {
-        binding.progress.at = now;
-        tx.put_binding(&binding)?;
-    }
-    Ok(())
-}
-
 /// Stores what a report says that is new.
 pub(crate) fn store(
     tx: &Tx<'_>,
@@ -200,11 +189,19 @@ pub(crate) fn answer_of(
     if !known.as_ref().is_some_and(is_trusted) {
         return Ok(());
     }
-    if !rejected.is_empty() {
+    let bindings = tx.bindings_of(deployment)?;
+    let failure = (!rejected.is_empty()).then(|| Failure {
+        class: FailureClass::Rejected,
+        text: rejected.to_owned(),
+    });
+    if failure.is_some() {
         let text = format!("the agent refuses generation {generation}: {rejected}");
         // An agent says it again after a reconnect, in case nobody heard; said twice it is no news.
         let last = tx.events(EventScope::Deployment(deployment), 1)?.pop();
-        if last.is_some_and(|last| last.text == text) {
+        let is_of = |b: &&Binding| b.desired.is_some_and(|told| told.generation == generation);
+        let mut of_it = bindings.iter().filter(is_of).peekable();
+        let is_known = of_it.peek().is_some() && of_it.all(|b| b.progress.failure == failure);
+        if is_known || last.is_some_and(|last| last.text == text) {
             return Ok(());
         }
         let event = Event {
@@ -214,25 +211,22 @@ pub(crate) fn answer_of(
         };
         tx.add_event(EventScope::Deployment(deployment), &event)?;
     }
-    for mut binding in tx.bindings_of(deployment)? {
+    for mut binding in bindings {
         let Some(told) = binding.desired else {
             continue;
         };
         let is_offered = told.generation <= generation && is_offered(&binding);
-        let is_refused = told.generation == generation && !rejected.is_empty();
+        let is_refused = told.generation == generation && failure.is_some();
         if !is_offered && !is_refused {
             continue;
         }
         binding.progress.at = now;
-        if rejected.is_empty() {
-            binding.progress.state = BindingState::Received;
-        } else {
-            binding.progress.state = BindingState::Failed;
-            let failure = Failure {
-                class: FailureClass::Rejected,
-                text: rejected.to_owned(),
-            };
-            binding.progress.failure = Some(failure);
+        binding.progress.state = match failure {
+            None => BindingState::Received,
+            Some(_) => BindingState::Failed,
+        };
+        if failure.is_some() {
+            binding.progress.failure.clone_from(&failure);
         }
         tx.put_binding(&binding)?;
     }
@@ -422,8 +416,17 @@ fn prove(
     if !is_news && binding.last_proven == Some(assignment) && is_known {
         return Ok(());
     }
-    binding.last_proven = Some(assignment);
-    binding.proven_at = Some(at);
+    let connector = tx.connector(&binding.id.connector, assignment.revision)?;
+    let key = connector.map(|connector| connector.revision.spec.key);
+    let versions = key
+        .as_ref()
+        .map_or(Ok(Vec::new()), |key| tx.key_versions(key))?;
+    let mut versions = versions.iter();
+    // What was given up since it was told is no place to return to, whether it works or not.
+    if versions.any(|it| it.version == assignment.key_version && it.state.may_be_assigned()) {
+        binding.last_proven = Some(assignment);
+        binding.proven_at = Some(at);
+    }
     // What was proven before the agent was trusted again is not evidence: the next probe is.
     let trusted_since = tx
         .deployment(from.deployment)?
@@ -431,10 +434,9 @@ fn prove(
     if trusted_since.is_some_and(|since| at < since) {
         return Ok(());
     }
-    let Some(connector) = tx.connector(&binding.id.connector, assignment.revision)? else {
+    let Some(key) = key else {
         return Ok(());
     };
-    let key = connector.revision.spec.key;
     tx.put_evidence(&Evidence {
         binding: binding.id.clone(),
         key: key.clone(),

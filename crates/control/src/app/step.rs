@@ -1,5 +1,6 @@
 //! One step of a rollout, in one transaction: load, plan, save.
 
+mod anew;
 mod come;
 mod sites;
 mod tell;
@@ -10,7 +11,7 @@ use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingId, BindingState};
 use keyfleet_core::id::{ConnectorName, DeploymentId, RolloutId};
 use keyfleet_core::rollout::{
-    Event as RunEvent, Phase, Plan, PlanInput, Run, Target, Waiting, plan,
+    Event as RunEvent, Phase, Plan, PlanInput, Target, Waiting, is_past_deadline, plan,
 };
 use keyfleet_store::{Binding, Event, EventScope, Rollout, RolloutBinding, RolloutTarget, Tx};
 
@@ -20,6 +21,7 @@ use super::audit::record_own;
 use super::ending::{finish, key_at, release};
 use super::start::{Exchanges, NOBODY_LEFT, Spread, start_rollouts, supersede};
 use crate::error::Error;
+pub(crate) use anew::{begin_again, begin_anew, is_under_way};
 use come::{come, step_of, was_broken};
 use sites::Sites;
 use tell::Direction;
@@ -68,51 +70,6 @@ pub(crate) struct Loaded {
     pub(crate) changes: BTreeMap<DeploymentId, Vec<RolloutBinding>>,
     pub(crate) bindings: BTreeMap<BindingId, Binding>,
     pub(super) exchanges: Exchanges,
-}
-
-/// Gives everything that is under way a new beginning: after a start of control nobody was watching, and agents
-/// need a moment to come back. Without it every deadline would have passed at once. What gates said is old by now.
-pub(crate) fn begin_anew(tx: &Tx<'_>, now: Timestamp) -> Result<(), Error> {
-    for rollout in tx.active_rollouts()? {
-        let run = Run {
-            wave_started_at: now,
-            gates: Vec::new(),
-            ..rollout.run
-        };
-        tx.set_run(rollout.id, &run, None)?;
-        let mut under_way = BTreeSet::new();
-        for mut binding in tx.bindings_in(rollout.id)? {
-            let is_under_way = matches!(
-                binding.progress.state,
-                BindingState::Offered | BindingState::Received | BindingState::Applied
-            );
-            if is_under_way {
-                under_way.insert(binding.id.deployment);
-                binding.progress.at = now;
-                tx.put_binding(&binding)?;
-            }
-        }
-        if run.phase.is_rollback() {
-            return_anew(tx, rollout.id, &under_way, now)?;
-        }
-    }
-    Ok(())
-}
-
-/// The way back has one deadline, which counts from when it was told.
-fn return_anew(
-    tx: &Tx<'_>,
-    id: RolloutId,
-    under_way: &BTreeSet<DeploymentId>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    for mut target in tx.rollout_targets(id)? {
-        if target.rollback_at.is_some() && under_way.contains(&target.deployment) {
-            target.rollback_at = Some(now);
-            tx.put_rollout_target(id, &target)?;
-        }
-    }
-    Ok(())
 }
 
 /// Takes one rollout as far as it goes now.
@@ -182,6 +139,19 @@ pub(crate) fn load(tx: &Tx<'_>, rollout: Rollout) -> Result<Loaded, Error> {
 }
 
 impl Loaded {
+    /// True where the running wave's deadline has passed, also while that is not judged.
+    pub(crate) fn is_past_deadline(&self, tx: &Tx<'_>, now: Timestamp) -> Result<bool, Error> {
+        // Who is connected, and whose turn it is, says nothing about that.
+        let targets = self.plan_targets(tx, now, &BTreeSet::new(), &BTreeMap::new())?;
+        Ok(is_past_deadline(&PlanInput {
+            now,
+            andon: None,
+            strategy: &self.rollout.strategy,
+            run: &self.rollout.run,
+            targets: &targets,
+        }))
+    }
+
     /// The targets as the planner sees them.
     pub(crate) fn plan_targets(
         &self,
@@ -206,6 +176,7 @@ impl Loaded {
                 offered_at: target.offered_at,
                 rollback_at: target.rollback_at,
                 opening: sites.opening(target.deployment),
+                shut: sites.shut(target, &self.rollout.run),
                 left: target.left,
                 step: step_of(target, &come),
                 online: online.contains(&target.deployment),

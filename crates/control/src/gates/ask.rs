@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::ACCEPT;
 use keyfleet_core::rollout::{Gate, GateCheck};
-use keyfleet_core::travel::HostPattern;
+use keyfleet_core::travel::AskedHost;
 use keyfleet_telemetry::error_chain;
 use reqwest::Response;
 use url::Url;
@@ -51,7 +51,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     http: reqwest::Client,
-    allowed: Vec<HostPattern>,
+    allowed: Vec<AskedHost>,
     deadline: Duration,
 }
 

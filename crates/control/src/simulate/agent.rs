@@ -1,6 +1,9 @@
 //! A model agent: true to the protocol, with a ledger that outlives it and keys that do not.
 
+#[cfg(test)]
+mod faults;
 mod goal;
+mod hear;
 mod next;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,15 +11,13 @@ use std::time::Duration;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::failure::FailureClass;
-use keyfleet_core::id::{DeploymentId, EnrolmentId, Generation, KeyVersion};
-use keyfleet_proto::{Invalid, v1};
+use keyfleet_core::id::{DeploymentId, EnrolmentId};
+use keyfleet_proto::v1;
 use keyfleet_store::Deployment;
 use v1::agent_message::Message as FromAgent;
-use v1::control_message::Message as ToAgent;
 
 use super::kibana::{KeyId, Kibana, Place, Provider};
 use super::outbox::Outbox;
-use super::random::Random;
 pub(crate) use goal::{Applied, Entry, Goal, goal_of};
 use goal::{Intent, Slot};
 
@@ -27,7 +28,7 @@ const KEY_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// It says something to control.
-    Send(FromAgent),
+    Send(Box<FromAgent>),
     /// A call to Kibana ends after this long.
     Work(Duration, Job),
     /// It looks around again after this long.
@@ -126,17 +127,6 @@ impl Agent {
         self.disk.entries = entries;
     }
 
-    /// The keys in its memory.
-    pub(crate) fn keys(&self) -> &BTreeSet<KeyId> {
-        &self.memory.keys
-    }
-
-    /// The generation it has.
-    pub(crate) fn generation(&self) -> Option<Generation> {
-        let desired = self.disk.desired.as_ref();
-        desired.and_then(|desired| desired.generation.map(Into::into))
-    }
-
     /// The first message of a session.
     pub(crate) fn hello(&mut self) -> v1::Hello {
         self.memory.outbox.begin_session();
@@ -158,171 +148,6 @@ impl Agent {
                 digest: answer.digest.clone(),
             }),
             capabilities: Vec::new(),
-        }
-    }
-
-    /// Its process dies. A write in flight may have been carried out all the same.
-    pub(crate) fn crash(&mut self, random: &mut Random) {
-        for (place, job) in std::mem::take(&mut self.memory.busy) {
-            if self.kibana.is_down || !random.chance(5_000) {
-                continue;
-            }
-            match job.task {
-                Task::Write(goal, key) => self.kibana.write(&place, goal.held(key)),
-                Task::Delete => self.kibana.delete(&place),
-                Task::Baseline | Task::Prove(_) => {}
-            }
-        }
-        (self.is_running, self.session) = (false, None);
-        self.memory = Memory {
-            andon: true,
-            ..Memory::default()
-        };
-    }
-
-    /// Its process starts again, with what it kept.
-    pub(crate) fn start(&mut self) {
-        self.boot += 1;
-        self.is_running = true;
-        if let Some(desired) = self.disk.desired.clone() {
-            self.adopt(desired);
-        }
-        // Nobody knows whether control heard it before the agent ended.
-        if let Some(answer) = self.disk.rejected.clone() {
-            self.memory.outbox.answer(answer);
-        }
-    }
-
-    /// Control says something.
-    pub(crate) fn hear(&mut self, message: ToAgent, now: Timestamp) {
-        match message {
-            ToAgent::Welcome(welcome) => {
-                self.memory.andon = welcome.andon;
-                self.memory.is_welcome = true;
-                self.memory.asked.clear();
-                if welcome.report_full_state {
-                    self.memory.outbox.report_everything();
-                }
-            }
-            ToAgent::Desired(desired) => self.on_desired(desired, now),
-            ToAgent::SealedKey(sealed) => {
-                if let Ok(name) = sealed.key.parse() {
-                    let key = (name, KeyVersion(sealed.version));
-                    self.memory.asked.remove(&key);
-                    if self.names(&key) {
-                        self.memory.keys.insert(key);
-                    }
-                }
-            }
-            ToAgent::StatusAnswer(answer) => {
-                self.memory.outbox.acknowledge(answer.sequence);
-                if answer.report_full_state {
-                    self.memory.outbox.report_everything();
-                }
-            }
-            ToAgent::Andon(andon) => self.memory.andon = andon.on,
-            ToAgent::KeyRefused(_)
-            | ToAgent::GoAway(_)
-            | ToAgent::RenewNow(_)
-            | ToAgent::ProbeGrant(_)
-            | ToAgent::CheckNow(_) => {}
-        }
-    }
-
-    /// Control asked for nothing, and hears everything again.
-    pub(crate) fn repeat_everything(&mut self) {
-        self.memory.outbox.report_everything();
-    }
-
-    fn names(&self, (name, version): &KeyId) -> bool {
-        let wishes = self.memory.slots.values().map(|slot| &slot.wish);
-        let mut named = wishes.filter_map(|wish| Some((&wish.key, wish.assignment?)));
-        named.any(|(key, told)| key == name.as_str() && told.key_version == version.0)
-    }
-
-    fn on_desired(&mut self, desired: v1::Desired, now: Timestamp) {
-        let mut answer = v1::DesiredAnswer {
-            generation: desired.generation,
-            digest: desired.digest.clone(),
-            rejected: String::new(),
-        };
-        match self.judge(&desired) {
-            Ok(true) => {
-                self.disk.rejected = None;
-                self.memory.desired_at = Some(now);
-                self.adopt(desired);
-            }
-            Ok(false) => {}
-            Err(why) => {
-                answer.rejected = why;
-                self.disk.rejected = Some(answer.clone());
-            }
-        }
-        self.memory.outbox.answer(answer);
-    }
-
-    /// True where it is new.
-    fn judge(&self, new: &v1::Desired) -> Result<bool, String> {
-        if self.rejects {
-            return Err("this agent's rules refuse the document".to_owned());
-        }
-        let generation =
-            |desired: &v1::Desired| Generation::from(desired.generation.unwrap_or_default());
-        let Some(held) = &self.disk.desired else {
-            return Ok(true);
-        };
-        let (new_one, old_one) = (generation(new), generation(held));
-        if new_one < old_one {
-            return Err(format!("generation {new_one} is older than {old_one}"));
-        } else if new_one > old_one {
-            return Ok(true);
-        } else if new.digest == held.digest {
-            return Ok(false);
-        }
-        Err(format!(
-            "generation {new_one} came before with another content"
-        ))
-    }
-
-    /// Makes this the desired state. What did not change goes on undisturbed.
-    fn adopt(&mut self, desired: v1::Desired) {
-        let wishes: BTreeMap<Place, v1::DesiredBinding> = desired
-            .bindings
-            .iter()
-            .filter_map(|wish| Some((place_of(wish).ok()?, wish.clone())))
-            .collect();
-        let Memory { slots, outbox, .. } = &mut self.memory;
-        slots.retain(|place, _| {
-            let stays = wishes.contains_key(place);
-            if !stays {
-                outbox.forget(place);
-            }
-            stays
-        });
-        for (place, wish) in wishes {
-            match self.memory.slots.get(&place) {
-                Some(slot) if goal_of(&slot.wish) == goal_of(&wish) && !wish.remove => {
-                    self.memory.outbox.renew(&place, desired.generation);
-                    if slot.wish == wish {
-                        continue;
-                    }
-                }
-                Some(_) => {
-                    self.memory.outbox.forget(&place);
-                    self.disk.entries.entry(place.clone()).or_default().failure = None;
-                }
-                None => {}
-            }
-            self.memory.serial += 1;
-            let slot = Slot::new(wish, self.memory.serial);
-            self.memory.slots.insert(place, slot);
-        }
-        self.disk.desired = Some(desired);
-        let kept: Vec<KeyId> = self.memory.keys.iter().cloned().collect();
-        for key in kept {
-            if !self.names(&key) {
-                self.memory.keys.remove(&key);
-            }
         }
     }
 
@@ -398,13 +223,4 @@ fn held((key, version): &KeyId) -> v1::KeyHeld {
         key: key.to_string(),
         version: version.0,
     }
-}
-
-fn place_of(wish: &v1::DesiredBinding) -> Result<Place, Invalid> {
-    let reference = wish.binding.as_ref();
-    let reference = reference.ok_or_else(|| Invalid::missing("binding"))?;
-    Ok((
-        Invalid::parse("space", &reference.space)?,
-        Invalid::parse("connector", &reference.connector)?,
-    ))
 }

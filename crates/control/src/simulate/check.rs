@@ -7,13 +7,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::binding::{Assignment, BindingId, BindingState};
-use keyfleet_core::id::{ConnectorName, DeploymentId, Generation, KeyName, KeyVersion, Revision};
+use keyfleet_core::id::{ConnectorName, DeploymentId, Generation, KeyName, Revision};
 use keyfleet_core::rollout::{Phase, Plan, PlanInput, invariants};
 use keyfleet_proto::v1;
 use keyfleet_store::{Binding, Evidence, Holding, Rollout, RolloutBinding, Tx};
 
 use super::Simulation;
-use super::kibana::KeyId;
+use super::agent::Agent;
+use super::kibana::{KeyId, Place};
 use crate::error::Error;
 use crate::sessions::told::{Mark, mark};
 
@@ -23,7 +24,7 @@ thread_local! {
 }
 
 /// More events than this at one moment mean that something turns in a circle.
-const AT_ONCE_MAX: u32 = 20_000;
+const AT_ONCE_MAX: u32 = 2_000;
 
 /// What the checker remembers from event to event.
 #[derive(Debug, Default)]
@@ -36,8 +37,8 @@ pub(crate) struct Checker {
     n_at_once: (Option<keyfleet_core::Timestamp>, u32),
     /// Documents and keys that left control.
     pub(crate) sent: u64,
-    /// What the database said, until something is stored.
-    pub(super) rows: Option<Rows>,
+    /// What the database said after so many changes.
+    rows: Option<(u64, Rows)>,
 }
 
 /// Sees a plan before it is carried out.
@@ -95,14 +96,26 @@ impl Checker {
 }
 
 impl Simulation {
+    /// Everything that must hold does.
+    pub(super) fn must_hold(&mut self) -> Result<(), Error> {
+        let broken = self.violations()?;
+        if broken.is_empty() {
+            return Ok(());
+        }
+        let broken = broken.join("; ");
+        self.note("CHECKER", || broken.clone());
+        Err(Error::Precondition(broken))
+    }
+
     /// What is broken now; empty where everything holds.
     pub(super) fn violations(&mut self) -> Result<Vec<String>, Error> {
         let mut found = std::mem::take(&mut self.checker.found);
         PLANS.with_borrow_mut(|plans| found.append(plans));
         self.is_turning(&mut found);
+        let changes = self.scratch.changes();
         let rows = match self.checker.rows.take() {
-            Some(rows) => rows,
-            None => {
+            Some((at, rows)) if at == changes => rows,
+            _ => {
                 let rows = self.scratch.run(Rows::load)?;
                 rows.check(&mut found);
                 rows
@@ -118,47 +131,10 @@ impl Simulation {
                 ));
             }
             *known = generation.max(*known);
-            let held = agent
-                .kibana
-                .holds
-                .iter()
-                .map(|(place, held)| (Some(place), &held.key));
-            let sent = agent.keys().iter().map(|key| (None, key));
-            for (place, key) in held.chain(sent) {
-                let mut open = rows
-                    .open
-                    .range(agent_range(agent.id))
-                    .filter(|(_, open)| open == key);
-                let is_open = match place {
-                    Some((space, connector)) => {
-                        open.any(|(id, _)| id.space == *space && id.connector == *connector)
-                    }
-                    None => open.next().is_some(),
-                };
-                if !is_open {
-                    let (name, version) = key;
-                    found.push(format!(
-                        "{} has {name} {version} at {place:?}, and no open holding says so",
-                        agent.name
-                    ));
-                }
-            }
-            for binding in rows.bindings.iter().filter(|b| b.id.deployment == agent.id) {
-                if binding.progress.state != BindingState::Proven {
-                    continue;
-                }
-                let place = (binding.id.space.clone(), binding.id.connector.clone());
-                let holds = agent.kibana.holds.get(&place).map(|held| held.assignment);
-                let told = binding.desired.and_then(|told| told.assignment);
-                if binding.desired.is_some() && holds != told {
-                    found.push(format!(
-                        "{} counts as proven with {told:?}, and Kibana holds {holds:?}",
-                        binding.id
-                    ));
-                }
-            }
+            rows.check_keys(agent, &mut found);
+            rows.check_proven(agent, &mut found);
         }
-        self.checker.rows = Some(rows);
+        self.checker.rows = Some((changes, rows));
         Ok(found)
     }
 
@@ -194,16 +170,8 @@ impl Simulation {
     }
 }
 
-fn agent_range(id: DeploymentId) -> std::ops::RangeInclusive<(BindingId, KeyId)> {
-    let bound = |space: &str, connector: &str, key: &str, version: u64| {
-        let id = BindingId {
-            deployment: id,
-            space: space.parse().unwrap(),
-            connector: connector.parse().unwrap(),
-        };
-        (id, (key.parse::<KeyName>().unwrap(), KeyVersion(version)))
-    };
-    bound("0", "0", "0", 0)..=bound("zz", "zz", "zz", u64::MAX)
+fn place_of(id: &BindingId) -> Place {
+    (id.space.clone(), id.connector.clone())
 }
 
 /// What the database says, as far as it is checked.
@@ -314,6 +282,48 @@ impl Rows {
         }
     }
 
+    /// Every key that an agent has in memory or in its Kibana is in an open holding.
+    fn check_keys(&self, agent: &Agent, found: &mut Vec<String>) {
+        let held = agent.kibana.holds.iter();
+        let held = held.map(|(place, held)| (Some(place), &held.key));
+        let in_memory = agent.keys().iter().map(|key| (None, key));
+        for (place, key) in held.chain(in_memory) {
+            let open = self.open.iter();
+            let mut open = open.filter(|(id, open)| id.deployment == agent.id && open == key);
+            let is_open = match place {
+                Some(place) => open.any(|(id, _)| place_of(id) == *place),
+                None => open.next().is_some(),
+            };
+            if !is_open {
+                let (name, version) = key;
+                let at = place.map(|(space, connector)| format!("{space}/{connector}"));
+                let at = at.unwrap_or_else(|| "in memory".to_owned());
+                found.push(format!(
+                    "{} has {name} {version}: {at}, and no open holding says so",
+                    agent.name
+                ));
+            }
+        }
+    }
+
+    /// What counts as proven is what Kibana really holds.
+    fn check_proven(&self, agent: &Agent, found: &mut Vec<String>) {
+        let proven = |binding: &&Binding| {
+            binding.id.deployment == agent.id && binding.progress.state == BindingState::Proven
+        };
+        for binding in self.bindings.iter().filter(proven) {
+            let holds = agent.kibana.holds.get(&place_of(&binding.id));
+            let holds = holds.map(|held| held.assignment);
+            let told = binding.desired.and_then(|told| told.assignment);
+            if binding.desired.is_some() && holds != told {
+                found.push(format!(
+                    "{} counts as proven with {told:?}, and Kibana holds {holds:?}",
+                    binding.id
+                ));
+            }
+        }
+    }
+
     fn may_be_assigned(&self, id: &BindingId, assignment: Assignment) -> bool {
         let key = self.keys.get(&(id.connector.clone(), assignment.revision));
         key.is_some_and(|key| {
@@ -322,3 +332,5 @@ impl Rows {
         })
     }
 }
+
+mod tests;

@@ -7,7 +7,6 @@ use keyfleet_core::failure::FailureClass;
 use keyfleet_core::fleet::Labels;
 use keyfleet_core::id::{DeploymentId, EnrolmentId, Generation, RolloutId};
 use keyfleet_core::key::KeyState;
-use keyfleet_core::rollout::{About, Waiting};
 use keyfleet_core::standing::Standing;
 use keyfleet_proto::Invalid;
 use keyfleet_store::{Binding, Deployment, Tx};
@@ -16,9 +15,7 @@ use super::agent::{Agent, Applied, Entry, Goal};
 use super::conditions::Conditions;
 use super::kibana::{Held, Kibana, Place};
 use super::{Event, Simulation};
-use crate::app::KEYFLEET;
 use crate::app::ending::key_at;
-use crate::app::start::{Spread, refresh_goals, start_rollouts};
 use crate::error::Error;
 
 /// Agents of a fleet that starts dial within this time.
@@ -68,34 +65,6 @@ impl Simulation {
         drawn
     }
 
-    /// A new deployment enrols, and its agent connects.
-    ///
-    /// # Errors
-    /// Where the name cannot be used or is taken.
-    pub(crate) fn join(&mut self, name: &str, labels: Labels) -> Result<DeploymentId, Error> {
-        let step = self
-            .agents
-            .values()
-            .next()
-            .map_or(Duration::from_secs(2), |agent| agent.step);
-        let row = self.change(|tx, now| {
-            let n = u128::try_from(tx.deployments()?.len()).unwrap_or_default();
-            let moment = u128::try_from(now.as_nanosecond()).unwrap_or_default();
-            // Distinct and in order of arrival, and the same in every run of a seed.
-            let id = DeploymentId::new(uuid::Uuid::from_u128((moment << 20) + n));
-            let row = made_up(id, name, labels, now)?;
-            tx.insert_deployment(&row)?;
-            refresh_goals(tx, now)?;
-            let cause = format!("deployment {name} enrolled");
-            start_rollouts(tx, &Spread::default(), &cause, KEYFLEET, now)?;
-            Ok::<_, Error>(row)
-        })?;
-        self.note_named(name, || "enrols".to_owned());
-        self.agents.insert(row.id, Agent::new(&row, step));
-        self.push(Duration::ZERO, Event::Dial(row.id));
-        Ok(row.id)
-    }
-
     /// Takes a line into the story.
     pub(super) fn note(&mut self, who: &str, what: impl FnOnce() -> String) {
         if self.log.is_some() {
@@ -125,19 +94,9 @@ impl Simulation {
         ));
     }
 
-    fn name_of(&self, id: DeploymentId) -> String {
+    pub(super) fn name_of(&self, id: DeploymentId) -> String {
         let agent = self.agents.get(&id);
         agent.map_or_else(|| id.to_string(), |agent| agent.name.clone())
-    }
-
-    /// A reason with the name of what waits.
-    pub(super) fn sentence(&self, waiting: &Waiting) -> String {
-        let about = match waiting.about {
-            About::Run => "the rollout".to_owned(),
-            About::Wave(index) => format!("wave {}", index + 1),
-            About::Deployment(id) => self.name_of(id),
-        };
-        format!("{about}: {}", waiting.on)
     }
 
     /// Rollouts are numbered in the order in which they began.

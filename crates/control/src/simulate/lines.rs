@@ -47,13 +47,13 @@ impl Simulation {
         self.lines.last.insert(session, (self.now, self.now));
         agent.session = Some(session);
         let hello = agent.hello();
-        self.to_control(id, session, FromAgent::Hello(hello));
+        self.send_control(id, session, FromAgent::Hello(hello));
         self.go_on(id);
         true
     }
 
     /// An agent says something.
-    pub(super) fn to_control(&mut self, id: DeploymentId, session: u64, message: FromAgent) {
+    pub(super) fn send_control(&mut self, id: DeploymentId, session: u64, message: FromAgent) {
         if self.is_lost(id, session) {
             return;
         }
@@ -62,7 +62,7 @@ impl Simulation {
     }
 
     /// Control says something.
-    pub(super) fn to_agent(&mut self, id: DeploymentId, session: u64, message: ToAgent) {
+    pub(super) fn send_agent(&mut self, id: DeploymentId, session: u64, message: ToAgent) {
         if self.is_lost(id, session) {
             return;
         }

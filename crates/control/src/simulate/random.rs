@@ -36,6 +36,7 @@ impl Random {
     }
 
     /// One of them.
+    #[cfg(test)]
     pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> Option<T> {
         let n = u64::try_from(all.len()).unwrap_or(0);
         let index = usize::try_from(self.below(n)).unwrap_or(0);

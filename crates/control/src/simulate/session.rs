@@ -8,9 +8,10 @@ use keyfleet_store::Tx;
 use v1::agent_message::Message as FromAgent;
 use v1::control_message::Message as ToAgent;
 
-use super::{Event, Simulation};
+use super::Simulation;
 use crate::app::desired::{DesiredState, settle};
-use crate::app::status::{Report, Reporter, answer_of, begin_again, store};
+use crate::app::status::{Report, Reporter, answer_of, store};
+use crate::app::step::begin_again;
 use crate::error::Error;
 use crate::sessions::told::{Told, mark};
 
@@ -58,7 +59,7 @@ impl Simulation {
                         sequence: report.sequence,
                         report_full_state: false,
                     };
-                    self.to_agent(id, session, ToAgent::StatusAnswer(answer));
+                    self.send_agent(id, session, ToAgent::StatusAnswer(answer));
                 }
                 Ok(())
             }
@@ -102,7 +103,7 @@ impl Simulation {
         let number = session;
         let now = self.control_now();
         let epoch = self.epoch;
-        let (andon, desired) = self.write(|tx| {
+        let (andon, desired) = self.scratch.run(|tx| {
             begin_again(tx, id, now)?;
             Ok::<_, Error>((tx.andon()?.is_some(), desired(tx, id, epoch)?))
         })?;
@@ -119,7 +120,7 @@ impl Simulation {
             andon,
             ..v1::Welcome::default()
         };
-        self.to_agent(id, session, ToAgent::Welcome(welcome));
+        self.send_agent(id, session, ToAgent::Welcome(welcome));
         self.tell(id)?;
         self.nudge();
         Ok(())
@@ -131,8 +132,9 @@ impl Simulation {
         let Some(number) = self.sessions.get(&id).map(|live| live.number) else {
             return Ok(());
         };
-        let (andon, desired) =
-            self.write(|tx| Ok::<_, Error>((tx.andon()?.is_some(), desired(tx, id, epoch)?)))?;
+        let (andon, desired) = self
+            .scratch
+            .run(|tx| Ok::<_, Error>((tx.andon()?.is_some(), desired(tx, id, epoch)?)))?;
         let Some(desired) = desired.filter(|_| !andon) else {
             return Ok(());
         };
@@ -151,7 +153,7 @@ impl Simulation {
             self.note_document(id, &desired.document);
             #[cfg(test)]
             self.checker.document(id, &desired.document, andon);
-            self.to_agent(id, number, ToAgent::Desired(desired.document));
+            self.send_agent(id, number, ToAgent::Desired(desired.document));
         }
         for key in keys {
             self.send_key(id, number, key)?;
@@ -184,7 +186,7 @@ impl Simulation {
         if let Some(live) = self.sessions.get_mut(&id) {
             live.told.has_key(key);
         }
-        self.to_agent(id, session, ToAgent::SealedKey(sealed));
+        self.send_agent(id, session, ToAgent::SealedKey(sealed));
         Ok(())
     }
 
@@ -197,7 +199,7 @@ impl Simulation {
         let name: KeyName = Invalid::parse("key_request.key", &request.key)?;
         let key = (name, KeyVersion(request.version));
         let epoch = self.epoch;
-        let desired = self.write(|tx| desired(tx, id, epoch))?;
+        let desired = self.scratch.run(|tx| desired(tx, id, epoch))?;
         if desired.is_some_and(|desired| desired.keys.contains_key(&key)) {
             if let Some(live) = self.sessions.get_mut(&id) {
                 live.told.asks(key);
@@ -209,7 +211,7 @@ impl Simulation {
             version: request.version,
             reason: "the desired state of this deployment does not name it".to_owned(),
         };
-        self.to_agent(id, session, ToAgent::KeyRefused(refused));
+        self.send_agent(id, session, ToAgent::KeyRefused(refused));
         Ok(())
     }
 
@@ -228,7 +230,8 @@ impl Simulation {
         let Some(from) = self.reporter(id) else {
             return Ok(());
         };
-        self.write(|tx| answer_of(tx, id, from.enrolment, generation, rejected, now))?;
+        self.scratch
+            .run(|tx| answer_of(tx, id, from.enrolment, generation, rejected, now))?;
         self.nudge();
         Ok(())
     }
@@ -246,7 +249,8 @@ impl Simulation {
         let (Some(from), now) = (self.reporter(id), self.control_now()) else {
             return Ok(());
         };
-        self.write(|tx| store(tx, &from, "model", None, &reports, now))?;
+        self.scratch
+            .run(|tx| store(tx, &from, "model", None, &reports, now))?;
         self.nudge();
         Ok(())
     }
@@ -292,37 +296,15 @@ impl Simulation {
             format!("is told generation {generation}: {}", wishes.join(", "))
         });
     }
-
-    /// Control's process dies: what is in memory is gone, what is stored stays.
-    pub(super) fn control_dies(&mut self, back_after: std::time::Duration) {
-        self.is_up = false;
-        self.plan_at = None;
-        self.sessions.clear();
-        self.waiting.clear();
-        self.gates_asked.clear();
-        let in_flight = |event: &Event| {
-            matches!(
-                event,
-                Event::ToControl(..) | Event::Plan | Event::Gone(..) | Event::Gate(..)
-            )
-        };
-        self.queue.retain(|_, event| !in_flight(event));
-        let ids: Vec<DeploymentId> = self.agents.keys().copied().collect();
-        for id in ids {
-            self.break_session(id);
-        }
-        self.push(back_after, Event::ControlStarts);
-    }
 }
 
 fn why(status: &v1::BindingStatus) -> String {
-    match status.failure_class() {
-        v1::FailureClass::Unspecified => String::new(),
-        class => format!(
-            " ({})",
-            class.as_str_name().trim_start_matches("FAILURE_CLASS_")
-        ),
+    let class = status.failure_class();
+    if class == v1::FailureClass::Unspecified {
+        return String::new();
     }
+    let name = class.as_str_name();
+    format!(" ({})", name.trim_start_matches("FAILURE_CLASS_"))
 }
 
 /// What the agent of a deployment shall have; `None` where it was never told anything, or is gone.

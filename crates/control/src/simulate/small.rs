@@ -8,10 +8,10 @@ use keyfleet_core::fleet::{Labels, Selector};
 use keyfleet_core::id::{ConnectorName, KeyName, Revision};
 use keyfleet_core::key::{Key, KeyLocation};
 use keyfleet_core::placement::{DriftPolicy, Placement};
-use keyfleet_core::rollout::{Amount, Phase, Strategy, default_strategy};
+use keyfleet_core::rollout::{About, Amount, Phase, Strategy, Waiting, default_strategy};
 use keyfleet_store::{Rollout, Scratch, Tx};
 
-use super::{Conditions, Simulation};
+use super::{Conditions, Event, Simulation};
 use crate::app::start::strategy_named;
 use crate::error::Error;
 
@@ -129,13 +129,46 @@ impl Simulation {
         panic!("it never ends:\n{}", self.log());
     }
 
-    /// Goes on for so long.
-    pub(crate) fn run_for(&mut self, duration: Duration) {
-        let until = self.now().checked_add(duration).unwrap();
-        while self.next_at().is_some_and(|at| at <= until) {
-            self.advance().unwrap();
+    /// When something happens next by itself.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        let next = self.queue.first_key_value();
+        next.map(|((at, _), _)| *at)
+    }
+
+    /// True where nothing goes on but gates that are asked again and again, and plans that look at them.
+    pub(super) fn only_gates_are_left(&self) -> bool {
+        let mut events = self.queue.values();
+        events.all(|event| matches!(event, Event::Gate(..) | Event::Plan))
+    }
+
+    /// The story so far: when, who, what.
+    pub(crate) fn log(&self) -> &str {
+        self.log.as_deref().unwrap_or_default()
+    }
+
+    /// Appends why everything waits, as the planner would say it now: it looks again every few seconds.
+    pub(crate) fn explain(&mut self) {
+        self.plan_at = Some(self.now);
+        self.plan().unwrap();
+        let lines: Vec<String> = self
+            .waiting
+            .values()
+            .flatten()
+            .map(|waiting| self.sentence(waiting))
+            .collect();
+        for line in lines {
+            self.note("why", || line);
         }
-        self.now = self.now.max(until);
+    }
+
+    /// A reason with the name of what waits.
+    pub(super) fn sentence(&self, waiting: &Waiting) -> String {
+        let about = match waiting.about {
+            About::Run => "the rollout".to_owned(),
+            About::Wave(index) => format!("wave {}", index + 1),
+            About::Deployment(id) => self.name_of(id),
+        };
+        format!("{about}: {}", waiting.on)
     }
 
     /// The rollouts, the oldest first.

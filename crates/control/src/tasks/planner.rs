@@ -16,9 +16,9 @@ use crate::app::step::{Outcome, Surroundings, begin_anew, step_all, unwatched};
 use crate::clock;
 use crate::error::Error;
 
-/// Without news and without a wish of the plan, everything is looked at again after this long: a nudge that a
-/// mistake lost costs time and nothing else.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Without news and without a wish of the plan, everything is looked at again after this long: sentences that say how
+/// much time is left are never older, and a nudge that a mistake lost costs time and nothing else.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// Runs until the shutdown.
 pub(crate) async fn run(app: App, shutdown: CancellationToken) {

@@ -19,7 +19,7 @@ pub use budget::{Breach, BudgetUse, budget_use};
 pub use estimate::{Estimate, estimate};
 pub use gate::{Comparison, Gate, GateCheck, GateState, InvalidThreshold, Threshold, Verdict};
 pub use phase::{Event, IllegalTransition, Phase, Verb};
-pub use plan::{Opening, Plan, PlanInput, Step, Target, plan};
+pub use plan::{Opening, Plan, PlanInput, Step, Target, is_past_deadline, plan};
 pub use run::{Approved, Run};
 pub use strategy::{
     Action, Amount, Approval, Blackout, Budget, CatchUp, Deadlines, InvalidStrategy, LOW_COUNT,

@@ -36,7 +36,8 @@ pub enum Phase {
 pub enum Verb {
     /// Offer nothing more for now.
     Pause,
-    /// Go on; failures so far are forgiven, budgets start anew.
+    /// Go on; failures so far are forgiven, budgets start anew. Where an operator had paused the run, what failed since
+    /// then is judged: who paused it could not know of that.
     Resume,
     /// End here; change nothing back.
     Abort,

@@ -10,6 +10,7 @@ mod view;
 mod wave;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Timestamp;
 use crate::failure::FailureClass;
@@ -53,6 +54,9 @@ pub struct Target {
     pub rollback_at: Option<Timestamp>,
     /// Whether one of its maintenance windows is open.
     pub opening: Opening,
+    /// For how long its windows kept the change from it since the running wave began, up to its last offer: the wave's
+    /// deadline leaves that out.
+    pub shut: Duration,
     /// True where it no longer belongs to what the run is for: what is in flight is finished, and it counts for nothing.
     pub left: bool,
     /// How far its worst binding in this run has come.
@@ -163,5 +167,13 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     }
     plan
 }
+
+/// True where the running wave's deadline has passed, also while that is not judged. An approval that comes later than
+/// that gives the wave its time anew ([`Run::wait_ended`]); one that comes before changes nothing.
+pub fn is_past_deadline(input: &PlanInput<'_>) -> bool {
+    let view = View::new(input).filter(|view| view.current.is_some());
+    view.is_some_and(|view| view.passed(wave::due_at(&view)))
+}
+
 #[cfg(test)]
 mod tests;

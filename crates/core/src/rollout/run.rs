@@ -12,10 +12,15 @@ pub struct Run {
     pub phase: Phase,
     /// Index of the running wave; `None` = none has begun.
     pub wave: Option<usize>,
-    /// When that wave began, or when an operator last let the run go on in it; before the first wave, when the run began.
+    /// When that wave began, or when people last let the run go on in it; before the first wave, when the run began.
     pub wave_started_at: Timestamp,
     /// Why it is held, in words; empty where it is not.
     pub hold_reason: String,
+    /// Since when an operator holds it back on its way forward; `None` where nobody does, or Keyfleet itself does. Who
+    /// says `resume` knows what had failed until then.
+    pub paused_at: Option<Timestamp>,
+    /// Why it goes back, in words; empty while it never did. It stays what it was, whatever holds the way back.
+    pub rollback_reason: String,
     /// Who started it: the principal.
     pub author: String,
     /// Who has agreed with which wave, once each.
@@ -43,6 +48,8 @@ impl Run {
             wave: None,
             wave_started_at: now,
             hold_reason: String::new(),
+            paused_at: None,
+            rollback_reason: String::new(),
             author: author.to_owned(),
             approvals: Vec::new(),
             fast_forward: None,
@@ -63,6 +70,7 @@ impl Run {
     ) -> Result<bool, IllegalTransition> {
         let phase = self.phase.next(event)?;
         let is_new = phase != self.phase;
+        let turns_back = phase.is_rollback() && !self.phase.is_rollback();
         self.phase = phase;
         if let Event::WaveStarted(wave) = event {
             self.wave = Some(wave);
@@ -71,28 +79,44 @@ impl Run {
         if event == Event::Verb(Verb::FastForward) && !phase.is_rollback() {
             self.fast_forward = self.wave;
         }
-        let goes_on = matches!(
-            event,
-            Event::Verb(Verb::Resume | Verb::Retry | Verb::Approve)
-        );
-        if goes_on && phase == Phase::Progressing {
-            // The time for which people were waited for is not the wave's.
-            self.wave_started_at = now;
-        }
         if matches!(event, Event::Verb(Verb::Resume | Verb::Retry)) {
             // What a gate said led to the hold, or is old by now: it is asked anew.
             self.gates.clear();
+            if phase == Phase::Progressing {
+                self.wait_ended(now);
+            }
         }
-        if event == Event::RollbackFinished {
-            // Why it went back matters more than that it has arrived.
-            self.hold_reason = format!("{}; {sentence}", self.hold_reason);
-        } else if is_new {
-            self.hold_reason = match phase == Phase::Progressing {
-                true => String::new(),
-                false => sentence.to_owned(),
-            };
+        if turns_back {
+            sentence.clone_into(&mut self.rollback_reason);
+        }
+        if is_new {
+            let is_said = event == Event::Verb(Verb::Pause) && phase == Phase::Paused;
+            self.paused_at = is_said.then_some(now);
+            self.hold_reason = self.reason_for(phase, sentence);
         }
         Ok(is_new)
+    }
+
+    /// The time for which people were waited for is not the running wave's: it has its whole time anew.
+    pub fn wait_ended(&mut self, now: Timestamp) {
+        self.wave_started_at = now;
+    }
+
+    /// Why it is held in a phase that it has just come to. Why it went back matters more than who let it go on, or that it
+    /// has arrived.
+    fn reason_for(&self, phase: Phase, sentence: &str) -> String {
+        match phase {
+            Phase::Pending | Phase::Progressing => String::new(),
+            Phase::RollingBack => self.rollback_reason.clone(),
+            Phase::RolledBack => format!("{}; {sentence}", self.rollback_reason),
+            Phase::Paused
+            | Phase::Halted
+            | Phase::RollbackPaused
+            | Phase::RollbackHalted
+            | Phase::Completed
+            | Phase::Aborted
+            | Phase::Superseded => sentence.to_owned(),
+        }
     }
 
     /// How many have agreed with the wave of this index, as far as they count.
@@ -130,3 +154,6 @@ impl Run {
         is_new
     }
 }
+
+#[cfg(test)]
+mod tests;

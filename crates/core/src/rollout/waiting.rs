@@ -300,7 +300,7 @@ pub enum RollbackHold {
     Impossible,
     /// The run as a whole.
     Run {
-        /// How many deployments are back, or go back on return.
+        /// How many deployments are back.
         back: u32,
         /// How many the change touched.
         touched: u32,

@@ -65,6 +65,7 @@ impl Model {
             offered_at: None,
             rollback_at: None,
             opening: Opening::Always,
+            shut: std::time::Duration::ZERO,
             left: false,
             step: Step::Waiting,
             online: true,

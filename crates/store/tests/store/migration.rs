@@ -62,12 +62,24 @@ async fn the_first_schema_is_migrated_and_keeps_everything() {
     assert_eq!(read(&store, |tx| tx.holdings(&key_name())).await.len(), 1);
     assert_eq!(read(&store, |tx| tx.evidence(&key_name())).await.len(), 1);
 
-    let admin = read(&store, |tx| tx.token_of_hash(&[3; 32])).await.unwrap();
+    check_tokens(&store).await;
+    check_rollouts(&store).await;
+
+    assert_eq!(read(&store, |tx| tx.audit_head()).await.0, 0);
+    assert_eq!(read(&store, |tx| tx.andon()).await, None);
+    assert_eq!(
+        read(&store, |tx| tx.floors()).await,
+        keyfleet_store::Floors::default()
+    );
+}
+
+async fn check_tokens(store: &Store) {
+    let admin = read(store, |tx| tx.token_of_hash(&[3; 32])).await.unwrap();
     let TokenUse::Operator { scope, .. } = admin.usage else {
         panic!("{admin:?}")
     };
     assert!(scope.is_everything(), "a token without a scope is for all");
-    let join = read(&store, |tx| tx.token_of_hash(&[4; 32])).await.unwrap();
+    let join = read(store, |tx| tx.token_of_hash(&[4; 32])).await.unwrap();
     assert!(matches!(
         join.usage,
         TokenUse::Join {
@@ -76,8 +88,10 @@ async fn the_first_schema_is_migrated_and_keeps_everything() {
             ..
         }
     ));
+}
 
-    let strategies = read(&store, |tx| tx.strategies()).await;
+async fn check_rollouts(store: &Store) {
+    let strategies = read(store, |tx| tx.strategies()).await;
     let [strategy] = strategies.as_slice() else {
         panic!("{strategies:?}")
     };
@@ -86,7 +100,7 @@ async fn the_first_schema_is_migrated_and_keeps_everything() {
         Ok(()),
         "what is new has its old meaning"
     );
-    let rollouts = read(&store, |tx| tx.active_rollouts()).await;
+    let rollouts = read(store, |tx| tx.active_rollouts()).await;
     let [rollout] = rollouts.as_slice() else {
         panic!("{rollouts:?}")
     };
@@ -95,16 +109,11 @@ async fn the_first_schema_is_migrated_and_keeps_everything() {
         (rollout.run.wave, rollout.run.author.as_str()),
         (Some(1), "anna")
     );
+    assert_eq!(rollout.run.paused_at, None);
+    assert_eq!(rollout.run.rollback_reason, "", "it does not go back");
     let id = rollout.id;
-    let targets = read(&store, move |tx| tx.rollout_targets(id)).await;
+    let targets = read(store, move |tx| tx.rollout_targets(id)).await;
     assert!(targets.len() == 1 && !targets[0].left, "{targets:?}");
-
-    assert_eq!(read(&store, |tx| tx.audit_head()).await.0, 0);
-    assert_eq!(read(&store, |tx| tx.andon()).await, None);
-    assert_eq!(
-        read(&store, |tx| tx.floors()).await,
-        keyfleet_store::Floors::default()
-    );
 }
 
 #[tokio::test]

@@ -243,6 +243,8 @@ fn rollout(id: u128, phase: Phase) -> Rollout {
             phase,
             wave: Some(1),
             hold_reason: "budget".into(),
+            paused_at: Some(at(7)),
+            rollback_reason: "wrong model".into(),
             approvals: vec![approved(0, "anna"), approved(0, "ben"), approved(2, "anna")],
             fast_forward: Some(1),
             gates: vec![gate("errors", Verdict::Fail), gate("load", Verdict::Pass)],

@@ -300,3 +300,69 @@ fn a_window_that_opens_every_minute_costs_no_more() {
     let took = began.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
+
+#[test]
+fn what_no_window_lets_through_is_known_afterwards() {
+    let nights = strategy(
+        &[("0 22 * * *", 240, Zone::OfDeployment)],
+        &[("2026-11-24", "2026-11-24")],
+    );
+    let check =
+        |strategy: &Strategy, zone: &str, (from, until): (&str, &str), expected: &[&str]| {
+            let calendar = Calendar::new(strategy);
+            let shut = calendar.shut(&labels(zone), from.parse().unwrap(), until.parse().unwrap());
+            let said: Vec<String> = shut
+                .iter()
+                .map(|shut| format!("{} to {}", shut.from, shut.until))
+                .collect();
+            assert_eq!(said, expected, "{from} {until}");
+        };
+    let day = ("2026-11-22T12:00:00Z", "2026-11-23T12:00:00Z");
+    let expected = [
+        "2026-11-22T12:00:00Z to 2026-11-22T22:00:00Z",
+        "2026-11-23T01:45:00Z to 2026-11-23T12:00:00Z",
+    ];
+    check(&nights, "", day, &expected);
+    let expected = [
+        "2026-11-22T12:00:00Z to 2026-11-22T21:00:00Z",
+        "2026-11-23T00:45:00Z to 2026-11-23T12:00:00Z",
+    ];
+    check(&nights, "Europe/Berlin", day, &expected);
+    check(
+        &nights,
+        "",
+        ("2026-11-22T23:00:00Z", "2026-11-23T01:00:00Z"),
+        &[],
+    );
+    // A blackout cuts a window off, and closes the next.
+    let week = ("2026-11-23T21:00:00Z", "2026-11-25T23:00:00Z");
+    let expected = [
+        "2026-11-23T21:00:00Z to 2026-11-23T22:00:00Z",
+        "2026-11-23T23:45:00Z to 2026-11-25T00:00:00Z",
+        "2026-11-25T01:45:00Z to 2026-11-25T22:00:00Z",
+    ];
+    check(&nights, "", week, &expected);
+    // The clock stepped back.
+    check(
+        &nights,
+        "",
+        ("2026-11-23T12:00:00Z", "2026-11-22T12:00:00Z"),
+        &[],
+    );
+    check(&strategy(&[], &[]), "", day, &[]);
+    let never = strategy(&[("0 0 30 2 *", 60, berlin())], &[]);
+    let expected = ["2026-11-22T12:00:00Z to 2026-11-23T12:00:00Z"];
+    check(&never, "", day, &expected);
+}
+
+#[test]
+fn only_what_lies_before_an_offer_was_in_its_way() {
+    let at = |hour: i64| Timestamp::from_second(hour * 3_600).unwrap();
+    let shut = Shut {
+        from: at(2),
+        until: at(5),
+    };
+    for (moment, hours) in [(1, 0), (2, 0), (4, 2), (5, 3), (9, 3)] {
+        assert_eq!(shut.before(at(moment)), Duration::from_secs(hours * 3_600));
+    }
+}

@@ -43,6 +43,9 @@ pub(super) fn approve(
         return Ok((known, false));
     }
     tx.approve_rollout(id, &approved, now)?;
+    if loaded.is_past_deadline(tx, now)? {
+        loaded.rollout.run.wait_ended(now);
+    }
     let given = given + 1;
     let news = format!("{principal} approved wave {name}, {given} of {required}");
     Ok((news, true))

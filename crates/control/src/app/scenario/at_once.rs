@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use keyfleet_core::binding::BindingState;
-use keyfleet_core::rollout::Phase;
+use keyfleet_core::rollout::{Phase, Verb};
 use keyfleet_proto::v1::DeploymentVerb;
 use keyfleet_store::Binding;
 
 use super::identity::say;
-use super::operator::{PLACEMENT, YES, apply, delete, label, shown};
+use super::operator::{CONNECTOR, PLACEMENT, YES, apply, delete, label, shown};
 use super::stop::set_andon;
 use super::world::{World, works};
 
@@ -116,4 +116,38 @@ async fn a_label_that_takes_a_deployment_out_of_a_running_rollout_removes_it_and
     }
     assert_eq!(world.holdings().await, BTreeMap::from([(1, 2)]));
     assert_eq!(world.newest().await.run.phase, Phase::Completed);
+}
+
+#[tokio::test]
+async fn a_held_rollout_keeps_no_other_change_from_its_deployments() {
+    let world = World::new(&["canary", "b"]).await;
+    world.settle(works).await;
+    world.new_revision(2).await;
+    world.turn(works).await;
+    world.offer().await;
+    world.say(Verb::Pause).await.unwrap();
+    let held = world.newest().await.id;
+    let helper = CONNECTOR
+        .replace("name: assistant", "name: helper")
+        .replace("displayName: Assistant", "displayName: Helper");
+    let more = PLACEMENT
+        .replace("everywhere", "more")
+        .replace("[assistant]", "[helper]");
+    apply(&world, &format!("{helper}{more}"), "", YES)
+        .await
+        .unwrap();
+    world.settle(works).await;
+    let other = world.newest().await;
+    assert_ne!(other.id, held);
+    assert_eq!(other.run.phase, Phase::Completed);
+    let bindings = world.write(|tx| Ok(tx.bindings()?)).await;
+    let helpers: Vec<_> = bindings
+        .iter()
+        .filter(|binding| binding.id.connector.as_str() == "helper")
+        .collect();
+    assert_eq!(helpers.len(), 2);
+    assert!(helpers.iter().all(|binding| binding.is_converged()));
+    let id = held.to_string();
+    let held = world.write(move |tx| Ok(tx.rollouts_with_prefix(&id)?.remove(0)));
+    assert_eq!(held.await.run.phase, Phase::Paused);
 }

@@ -1,12 +1,17 @@
 //! What operators say to rollouts: every verb in every phase, with who said it, why and when; approvals.
 
+use std::time::Duration;
+
+use keyfleet_core::failure::FailureClass;
 use keyfleet_core::rollout::{Approval, Event as RunEvent, Phase, Verb};
 use keyfleet_core::token::Role;
+use keyfleet_proto::v1;
 use keyfleet_store::{AuditEntry, Event, EventScope};
 
 use super::operator::{actor, said};
 use super::world::{World, works};
 use crate::app::Actor;
+use crate::clock;
 use crate::error::Error;
 
 async fn say(world: &World, who: &Actor, verb: Verb, wave: &str) -> Result<(), Error> {
@@ -149,6 +154,54 @@ async fn a_wave_begins_when_enough_others_have_agreed() {
     world.settle(works).await;
     assert_eq!(world.newest().await.run.phase, Phase::Completed);
     assert_eq!(revision_of_b(&world).await, 2);
+}
+
+#[tokio::test]
+async fn an_approval_gives_time_only_to_a_wave_that_has_none_left() {
+    // The deadline of a wave is two hours.
+    for (hours, is_given) in [(1, false), (3, true)] {
+        let world = world(two_others).await;
+        let ago = Duration::from_secs(hours * 3_600);
+        let began = clock::now().checked_sub(ago).unwrap();
+        world.offer_at(began).await;
+        say(&world, &named("ann"), Verb::Approve, "").await.unwrap();
+        let started = world.newest().await.run.wave_started_at;
+        assert_eq!(started > began, is_given, "{hours}");
+    }
+}
+
+#[tokio::test]
+async fn who_pauses_forgives_what_had_failed_and_nothing_that_comes_later() {
+    let auth =
+        |name: &str, _: &v1::DesiredBinding| (name == "canary").then_some(FailureClass::Auth);
+    for (is_later, expected) in [(false, Phase::Progressing), (true, Phase::RollingBack)] {
+        let world = world(|_| None).await;
+        world.offer().await;
+        let fail = async |is_now: bool| {
+            if is_now {
+                world.answer(auth).await;
+            }
+        };
+        fail(!is_later).await;
+        say(&world, &named("ann"), Verb::Pause, "").await.unwrap();
+        fail(is_later).await;
+        world.offer().await;
+        assert_eq!(world.newest().await.run.phase, Phase::Paused);
+        say(&world, &named("ann"), Verb::Resume, "").await.unwrap();
+        world.offer().await;
+        assert_eq!(world.newest().await.run.phase, expected, "{is_later}");
+    }
+}
+
+#[tokio::test]
+async fn where_keyfleet_held_it_resume_is_the_answer_to_all_that_failed() {
+    let world = world(|_| None).await;
+    world.settle(|_, _| Some(FailureClass::Model)).await;
+    let held = world.newest().await.run;
+    assert_eq!(held.phase, Phase::Halted, "{held:?}");
+    say(&world, &named("ann"), Verb::Resume, "").await.unwrap();
+    world.offer().await;
+    assert_eq!(world.newest().await.run.phase, Phase::Progressing);
 }
 
 #[tokio::test]

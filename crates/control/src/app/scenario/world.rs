@@ -13,7 +13,8 @@ use keyfleet_core::id::{
 };
 use keyfleet_core::key::{Key, KeyLocation, KeyState};
 use keyfleet_core::placement::{DriftPolicy, Placement};
-use keyfleet_core::rollout::{Amount, Verb, default_strategy};
+use keyfleet_core::rollout::invariants::violations;
+use keyfleet_core::rollout::{Amount, Plan, PlanInput, Verb, default_strategy};
 use keyfleet_core::standing::Standing;
 use keyfleet_core::token::Role;
 use keyfleet_proto::v1;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::start::{Spread, refresh_goals, start_rollouts};
 use crate::app::status::Reporter;
-use crate::app::step::{Outcome, Surroundings, begin_anew, step_all, unwatched};
+use crate::app::step::{Outcome, Surroundings, begin_anew, step_all};
 use crate::app::{Actor, App, KEYFLEET};
 use crate::ca::{self, Authority};
 use crate::config::Config;
@@ -224,7 +225,7 @@ impl World {
     pub(crate) async fn offer_at(&self, now: Timestamp) {
         let around = Surroundings {
             turns: BTreeMap::new(),
-            watch: unwatched,
+            watch: breaks_no_rule,
             now,
             epoch: self.app.store.epoch(),
             online: self.names.keys().copied().collect(),
@@ -244,13 +245,22 @@ impl World {
         let online = || self.names.iter().filter(|(_, name)| *name != away);
         let around = Surroundings {
             turns: BTreeMap::new(),
-            watch: unwatched,
+            watch: breaks_no_rule,
             now: clock::now(),
             epoch: self.app.store.epoch(),
             online: online().map(|(id, _)| *id).collect(),
         };
         self.write(move |tx| plan(tx, around)).await;
-        for (id, name) in online() {
+        self.answer_without(away, answer).await;
+    }
+
+    /// Every agent answers what it was told.
+    pub(crate) async fn answer(&self, answer: Answer) {
+        self.answer_without("", answer).await;
+    }
+
+    async fn answer_without(&self, away: &str, answer: Answer) {
+        for (id, name) in self.names.iter().filter(|(_, name)| *name != away) {
             let desired = self.app.desired(*id).await.unwrap().document;
             let generation = desired.generation.unwrap_or_default();
             if generation == v1::Generation::default() {
@@ -367,6 +377,11 @@ pub(crate) fn reporter(deployment: DeploymentId) -> Reporter {
         certificate_serial: "01".to_owned(),
         certificate_not_after: Timestamp::MAX,
     }
+}
+
+/// No plan breaks a rule, in whatever scenario it is made.
+fn breaks_no_rule(input: &PlanInput<'_>, plan: &Plan) {
+    assert_eq!(violations(input, plan), Vec::<String>::new());
 }
 
 /// What the planner does about the agents that are online.

@@ -1,4 +1,9 @@
 //! Who belongs to a rollout that is under way: who leaves while it runs, and who comes too late for it.
+//!
+//! Both wait for its end, also while it is paused or halted. Who joins is to have the very change that is held: it would get
+//! it past the hold, with budgets of its own. Who leaves may have to go back with the others, and what it is to have
+//! now must not meet that half-way. Beyond its own bindings a held rollout holds nothing: rollouts of other connectors go
+//! on with the same deployments, a newer change of the same connectors takes over, and `abort` lets everybody go.
 
 use std::collections::{BTreeMap, BTreeSet};
 

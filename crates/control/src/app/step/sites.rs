@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::fleet::Labels;
 use keyfleet_core::id::DeploymentId;
-use keyfleet_core::rollout::{Opening, Strategy, TIME_ZONE_LABEL};
+use keyfleet_core::rollout::{Opening, Run, Strategy, TIME_ZONE_LABEL};
 use keyfleet_store::{RolloutTarget, Tx};
 
-use crate::app::calendar::Calendar;
+use crate::app::calendar::{Calendar, Shut};
 use crate::error::Error;
 
 /// The deployments of a run as its strategy sees them now.
@@ -23,6 +24,8 @@ pub(super) struct Sites<'a> {
     groups: BTreeMap<String, Arc<str>>,
     /// By time zone: whether a window is open is the same for all who share one.
     openings: BTreeMap<Option<String>, Opening>,
+    /// By time zone too: when none was open since the running wave began.
+    shut: BTreeMap<Option<String>, Vec<Shut>>,
 }
 
 impl<'a> Sites<'a> {
@@ -40,6 +43,7 @@ impl<'a> Sites<'a> {
             calendar: has_calendar.then(|| Calendar::new(strategy)),
             groups: BTreeMap::new(),
             openings: BTreeMap::new(),
+            shut: BTreeMap::new(),
         })
     }
 
@@ -64,11 +68,28 @@ impl<'a> Sites<'a> {
         };
         let none = Labels::new();
         let labels = self.labels.get(&deployment).unwrap_or(&none);
-        let zone = labels.get(TIME_ZONE_LABEL).cloned();
         let now = self.now;
-        let opening = self.openings.entry(zone);
+        let opening = self.openings.entry(zone_of(labels));
         opening
             .or_insert_with(|| calendar.opening(labels, now))
             .clone()
     }
+
+    /// For how long its windows kept the change from the target since the running wave began.
+    pub(super) fn shut(&mut self, target: &RolloutTarget, run: &Run) -> Duration {
+        let Some(calendar) = &self.calendar else {
+            return Duration::ZERO;
+        };
+        let (from, now) = (run.wave_started_at, self.now);
+        let none = Labels::new();
+        let labels = self.labels.get(&target.deployment).unwrap_or(&none);
+        let shut = self.shut.entry(zone_of(labels));
+        let shut = shut.or_insert_with(|| calendar.shut(labels, from, now));
+        let until = target.offered_at.unwrap_or(now);
+        shut.iter().map(|shut| shut.before(until)).sum()
+    }
+}
+
+fn zone_of(labels: &Labels) -> Option<String> {
+    labels.get(TIME_ZONE_LABEL).cloned()
 }

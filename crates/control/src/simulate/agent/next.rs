@@ -35,17 +35,10 @@ impl Agent {
         if self.session.is_some() && self.memory.is_welcome {
             let n_bindings = self.memory.slots.len();
             while let Some(message) = self.memory.outbox.next(n_bindings) {
-                effects.push(Effect::Send(message));
+                effects.push(Effect::Send(Box::new(message)));
             }
         }
         effects
-    }
-
-    /// What held it back is over: everything is tried again at once.
-    pub(crate) fn try_again(&mut self) {
-        for slot in self.memory.slots.values_mut() {
-            (slot.strain, slot.n_failures) = (None, 0);
-        }
     }
 
     /// One step of one binding; true where there may be more to do at once.

@@ -4,7 +4,7 @@ use keyfleet_core::rollout::Approval;
 use keyfleet_store::KeyVersionRow;
 
 use super::*;
-use crate::simulate::acts::spread;
+use crate::simulate::faults::spread;
 use crate::simulate::small::{assistant, monday, objects, openai, quick};
 
 /// So many made-up deployments, a third of them with the canary's label, which takes one; the first key version waits to be rolled out.
@@ -114,4 +114,35 @@ fn spans_that_touch_do_not_overlap() {
     check(&[(1, Some(2)), (2, Some(3))], 1);
     check(&[(1, Some(3)), (2, Some(3)), (4, None)], 2);
     check(&[(1, None), (2, None), (9, None)], 3);
+}
+
+#[test]
+fn tmp_speed() {
+    let Ok(n) = std::env::var("PREVIEW_N") else {
+        return;
+    };
+    let faults = std::env::var("PREVIEW_FAULTS").unwrap_or_default();
+    let begun = std::time::Instant::now();
+    let preview = preview(n.parse().unwrap(), &faults);
+    eprintln!("made up after {:?}", begun.elapsed());
+    let mut what = String::new();
+    let mut report = |p: v1::SimulationProgress| {
+        if p.now != what {
+            what = p.now.clone();
+            eprintln!("{what} begins after {:?}", begun.elapsed());
+        }
+        begun.elapsed().as_secs() < 400
+    };
+    let result = preview.run(&mut report).unwrap();
+    eprintln!("{n} done after {:?}", begun.elapsed());
+    let result = result.unwrap();
+    for r in &result.rollouts {
+        eprintln!("{:?} {:?}", r.phase(), r.ends_secs);
+        for w in &r.waves {
+            eprintln!("{w:?}");
+        }
+    }
+    for w in &result.worst_cases {
+        eprintln!("{w:?}");
+    }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::fleet::{Labels, Selector};
 use keyfleet_core::rollout::{
-    Action, Amount, Approval, Budget, CatchUp, Deadlines, Gate, GateCheck, Offline, Per, Ramp,
-    Rollback, Sample, Spread, Strategy, Wave,
+    Action, Amount, Approval, Blackout, Budget, CatchUp, Deadlines, Gate, GateCheck, Offline, Per,
+    Ramp, Rollback, Sample, Spread, Strategy, Wave, Window, Zone,
 };
 
 use crate::simulate::random::Random;
+use crate::simulate::small::monday;
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -42,6 +43,17 @@ pub(super) fn draw(random: &mut Random) -> Strategy {
         start: 1,
         factor_percent: 200,
     };
+    let (windows, catch_up) = match random.below(10) {
+        0 => (vec![window(random)], CatchUp::InWindow),
+        1 => (vec![window(random)], CatchUp::Immediate),
+        _ => (Vec::new(), CatchUp::Immediate),
+    };
+    // A gate that is asked through a whole day without change would tell nothing but that.
+    let (blackouts, gates) = match random.below(200) {
+        0..4 => (vec![today()], Vec::new()),
+        4..34 => (Vec::new(), vec![gate(random)]),
+        _ => (Vec::new(), Vec::new()),
+    };
     Strategy {
         name: "default".parse().unwrap(),
         waves,
@@ -56,15 +68,11 @@ pub(super) fn draw(random: &mut Random) -> Strategy {
         budgets: budgets(random),
         offline: Offline {
             max_percent: random.pick(&[0, 30, 100]).unwrap_or(100),
-            catch_up: CatchUp::Immediate,
+            catch_up,
         },
-        windows: Vec::new(),
-        blackouts: Vec::new(),
-        gates: if random.chance(1_500) {
-            vec![gate(random)]
-        } else {
-            Vec::new()
-        },
+        windows,
+        blackouts,
+        gates,
         rollback: Rollback {
             concurrency: Amount::Count(small(random)),
             max_per_minute: random.chance(2_000).then(|| small(random)),
@@ -95,6 +103,28 @@ fn wave(random: &mut Random, name: &str) -> Wave {
         mandatory: random.chance(1_500),
         soak: secs(random.pick(&[0, 0, 20, 90]).unwrap_or(0)),
         approval: random.chance(1_000).then_some(approval),
+    }
+}
+
+/// A quarter of the time, or less.
+fn window(random: &mut Random) -> Window {
+    Window {
+        cron: "*/20 * * * *".to_owned(),
+        duration: secs(150 + random.below(150)),
+        zone: match random.chance(5_000) {
+            true => Zone::OfDeployment,
+            false => Zone::Named("Asia/Kolkata".to_owned()),
+        },
+    }
+}
+
+/// The day on which everything happens, so that nothing does.
+fn today() -> Blackout {
+    let day = jiff::tz::Offset::UTC.to_datetime(monday()).date();
+    Blackout {
+        from: day,
+        until: day,
+        reason: "stocktaking".to_owned(),
     }
 }
 

@@ -22,6 +22,7 @@
 //! | a refused key multiplies calls to the provider | `crates/agent/tests/it/faults.rs`, `a_key_that_the_provider_refuses_is_final_until_a_new_try` |
 //! | a revocation fails after it was stored; consumers are slower than the overlap | there is no revocation yet |
 
+mod found;
 mod peers;
 mod runs;
 

@@ -5,6 +5,7 @@ use keyfleet_sim::gate::{GateServer, Says, start};
 
 use super::*;
 use crate::app::scenario::world::{World, works};
+use crate::tasks::Tasks;
 
 /// Far beyond what any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,8 +20,9 @@ impl Scene {
     /// A rollout with gates that are asked so often; nothing of it has been offered.
     async fn new(names: &[&str], interval: Duration) -> Self {
         let server = start().await.unwrap();
+        let host = server.url().replace("http://", "");
         let allow = |config: &mut crate::config::Config| {
-            config.gates.allowed_hosts = vec!["127.0.0.1".parse().unwrap()];
+            config.gates.allowed_hosts = vec![host.parse().unwrap()];
         };
         let world = World::with(&["canary", "other"], allow).await;
         world.settle(works).await;
@@ -178,7 +180,8 @@ async fn the_task_asks_every_gate_again_and_again_and_ends_with_the_service() {
     let scene = Scene::new(&["a", "b", "c"], Duration::ZERO).await;
     let shutdown = CancellationToken::new();
     let task = run(scene.app().clone(), scene.asker.clone(), shutdown.clone());
-    let task = tokio::spawn(task);
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("gates", task);
     let all = |states: &[GateState], is_so: fn(&GateState) -> bool| {
         states.len() == 3 && states.iter().all(is_so)
     };
@@ -191,7 +194,7 @@ async fn the_task_asks_every_gate_again_and_again_and_ends_with_the_service() {
     // A server that never answers does not hold up the end.
     scene.server.say(Says::Hang);
     shutdown.cancel();
-    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+    assert_eq!(tasks.join(PATIENCE).await, 0);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ fn targets(letters: &str) -> Vec<Target> {
             offered_at: None,
             rollback_at: None,
             opening: Opening::Always,
+            shut: std::time::Duration::ZERO,
             left: letter == 'L',
             step: match letter {
                 'p' => Step::Proven(at),

@@ -37,6 +37,7 @@ fn some(n: usize, wave: usize, step: Step) -> Vec<Target> {
         offered_at,
         rollback_at,
         opening: Opening::Always,
+        shut: Duration::ZERO,
         left: false,
         step,
         online: true,

@@ -57,6 +57,7 @@ impl Case {
             offered_at: None,
             rollback_at: None,
             opening: Opening::Always,
+            shut: Duration::ZERO,
             left: false,
             step: Step::Waiting,
             online: true,

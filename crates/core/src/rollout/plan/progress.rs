@@ -1,5 +1,7 @@
 //! The way forward: start, offer, judge, soak, go on to the next wave, finish.
 
+use std::time::Duration;
+
 use super::reasons::{self, Reasons};
 use super::room::Rooms;
 use super::verdict::verdict;
@@ -60,20 +62,16 @@ pub(super) fn touched(target: &Target) -> bool {
     target.step != Step::Waiting
 }
 
-/// Offers what there is room for, unless the wave is overdue. Where there are windows, the opening of one comes before
-/// the deadline: it may have passed while they were closed.
+/// Offers what there is room for, unless the wave is overdue.
 fn go_on(view: &mut View<'_>, hold: WaveHold, plan: &mut Plan) {
+    if overdue_at(view, hold).is_some_and(|at| view.passed(at)) {
+        plan.events.push(overdue(view));
+        return;
+    }
     let chosen = match closed_gate(view) {
         Some(_) => Vec::new(),
         None => Rooms::new(view).choose(),
     };
-    let strategy = view.input.strategy;
-    let has_windows = !strategy.windows.is_empty() || !strategy.blackouts.is_empty();
-    let opens = has_windows && !chosen.is_empty();
-    if !opens && overdue_at(view, hold).is_some_and(|at| view.passed(at)) {
-        plan.events.push(overdue(view));
-        return;
-    }
     let id = |index: &usize| view.input.targets[*index].deployment;
     plan.offer = chosen.iter().map(id).collect();
     view.offer(&chosen);
@@ -142,8 +140,12 @@ fn overdue(view: &View<'_>) -> (Event, String) {
     let (wave, outcomes) = (view.wave_ref(current), &view.tally(current).outcomes);
     let limit = Human(view.input.strategy.deadlines.wave);
     let (proven, deployments) = (outcomes.proven, outcomes.deployments);
+    let beside = match view.shut {
+        Duration::ZERO => String::new(),
+        shut => format!(", beside {} for which windows were closed", Human(shut)),
+    };
     let sentence = format!(
-        "{wave} took longer than its deadline of {limit}: {proven} of {deployments} deployments proven"
+        "{wave} took longer than its deadline of {limit}{beside}: {proven} of {deployments} deployments proven"
     );
     (Event::WaveOverdue, sentence)
 }

@@ -45,6 +45,7 @@ struct Back<'a> {
     to_do: u32,
     in_progress: u32,
     back: u32,
+    away: u32,
     failed: u32,
     impossible: u32,
 }
@@ -93,6 +94,7 @@ impl<'a> Back<'a> {
             to_do: 0,
             in_progress: 0,
             back: 0,
+            away: 0,
             failed: 0,
             impossible: 0,
         };
@@ -113,7 +115,8 @@ impl<'a> Back<'a> {
             Stage::ToDo => self.to_do += 1,
             Stage::Impossible => self.impossible += 1,
             Stage::OnItsWay { .. } | Stage::Overdue => self.in_progress += 1,
-            Stage::Away | Stage::Back => self.back += 1,
+            Stage::Away => self.away += 1,
+            Stage::Back => self.back += 1,
             Stage::Failed(_) => self.failed += 1,
         }
     }
@@ -122,11 +125,15 @@ impl<'a> Back<'a> {
         let Self {
             touched,
             back,
+            away,
             failed,
             impossible,
             ..
         } = self;
-        let sentence = format!("{back} of {touched} touched deployments are back");
+        let mut sentence = format!("{back} of {touched} touched deployments are back");
+        if *away > 0 {
+            sentence += &format!(", {away} away go back when they are connected again");
+        }
         if failed + impossible == 0 {
             return (Event::RollbackFinished, sentence);
         }
@@ -161,7 +168,7 @@ impl<'a> Back<'a> {
             let due = rollback_due(self.view, now);
             self.stages[index] = Stage::OnItsWay { due };
         } else {
-            self.back += 1;
+            self.away += 1;
             self.stages[index] = Stage::Away;
         }
     }

@@ -47,6 +47,7 @@ fn target(number: usize, wave: usize, letter: char) -> Target {
         offered_at: None,
         rollback_at: None,
         opening: Opening::Always,
+        shut: Duration::ZERO,
         left: false,
         step,
         online: letter != '-',

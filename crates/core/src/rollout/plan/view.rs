@@ -25,6 +25,9 @@ pub(super) struct View<'a> {
     pub(super) offered: LastMinute,
     /// When the change was last offered to anybody.
     pub(super) last_offered: Option<Timestamp>,
+    /// The longest time for which windows kept the change from a deployment of the running wave, or from one of an earlier
+    /// wave that has yet to finish.
+    pub(super) shut: Duration,
     /// When a window next opens or closes for somebody who may be offered the change.
     pub(super) window_turns: Option<Timestamp>,
     /// When the next window opens for somebody who waits for it.
@@ -87,6 +90,7 @@ impl<'a> View<'a> {
             stages: Vec::with_capacity(input.targets.len()),
             offered: LastMinute::new(input.now),
             last_offered: None,
+            shut: Duration::ZERO,
             window_turns: None,
             window_opens: None,
             away_opens: None,
@@ -108,8 +112,12 @@ impl<'a> View<'a> {
             self.offered.count(at);
             self.last_offered = self.last_offered.max(Some(at.min(self.input.now)));
         }
-        if stage == Stage::Waiting && self.has_begun(index) {
+        let waits = stage == Stage::Waiting && self.has_begun(index);
+        if waits {
             self.look_at_window(target, index);
+        }
+        if waits || stage.is_in_flight() || self.current == Some(index) {
+            self.shut = self.shut.max(target.shut);
         }
         let is_away = stage == (Stage::Ledger { offered: false });
         if is_away

@@ -62,13 +62,12 @@ pub(super) fn hold(view: &View<'_>) -> Option<WaveHold> {
 
 /// When the running wave, held so, is overdue; `None` while that is not judged.
 ///
-/// It is not where an operator told it to go on, nor while somebody waits for a window (also somebody who is away, where
-/// the wave waits for those), nor while the next wave waits for people or a gate anyway and this one has only to finish what it does. What was offered after the deadline (a window
-/// opened, or somebody came back while people were waited for) has the whole time anew.
+/// It is not where an operator told it to go on, nor while somebody waits for a window (also somebody who is away), nor
+/// while the next wave waits for people or a gate anyway and this one has only to finish what it does.
 pub(super) fn overdue_at(view: &View<'_>, hold: WaveHold) -> Option<Timestamp> {
     let is_busy = matches!(hold, WaveHold::Running { .. } | WaveHold::Soaking { .. });
     let shut_away = view.current.map_or(0, |index| view.tally(index).shut_away);
-    let is_shut = view.sum(|tally| tally.shut) > 0 || (is_absence(hold) && shut_away > 0);
+    let is_shut = view.sum(|tally| tally.shut) > 0 || shut_away > 0;
     if view.is_fast_forward() || is_shut {
         return None;
     }
@@ -80,10 +79,18 @@ pub(super) fn overdue_at(view: &View<'_>, hold: WaveHold) -> Option<Timestamp> {
     {
         return None;
     }
+    Some(due_at(view))
+}
+
+/// When the time of the running wave is over, judged or not.
+///
+/// The time for which windows kept the change from a deployment of it is not the wave's. What was offered later than
+/// that (somebody came back while people were waited for) has the whole time anew.
+pub(super) fn due_at(view: &View<'_>) -> Timestamp {
     let limit = view.input.strategy.deadlines.wave;
-    let at = due(view.input.run.wave_started_at, limit);
+    let at = due(due(view.input.run.wave_started_at, view.shut), limit);
     let late = view.last_offered.filter(|offered| *offered >= at);
-    Some(late.map_or(at, |offered| due(offered, limit)))
+    late.map_or(at, |offered| due(offered, limit))
 }
 
 /// True where the wave waits for who is away.
