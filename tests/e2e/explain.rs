@@ -22,7 +22,10 @@ fn every_page_says_the_same_sentence() {
         let binding = fleet.binding(name, "default").unwrap();
         assert_eq!(binding["waiting"], sentence.as_str());
         let status = fleet.stack.json(&["status"]).unwrap();
-        assert!(status["waiting"].to_string().contains(&sentence), "{status}");
+        assert!(
+            status["waiting"].to_string().contains(&sentence),
+            "{status}"
+        );
         let page = fleet
             .keyfleet(&["rollout", "explain", &id, "--deployment", name])
             .unwrap();
@@ -32,7 +35,10 @@ fn every_page_says_the_same_sentence() {
     }
     let waves = explained["rollout"]["waves"].as_array().unwrap();
     for wave in waves.iter().filter(|wave| wave["done"] != true) {
-        assert!(wave["waiting"].as_str().is_some_and(|w| !w.is_empty()), "{wave}");
+        assert!(
+            wave["waiting"].as_str().is_some_and(|w| !w.is_empty()),
+            "{wave}"
+        );
     }
     fleet.say("resume", &id).unwrap();
     fleet.wait_until_proven("1").unwrap();
@@ -53,13 +59,20 @@ fn a_simulation_shows_the_run_and_touches_nothing() {
     assert_eq!(run["phase"], "ROLLOUT_PHASE_COMPLETED", "{real}");
     let proven = |wave: &Value| wave["proven"].as_u64().unwrap_or_default();
     let waves = run["waves"].as_array().unwrap();
-    assert_eq!(waves.iter().map(proven).collect::<Vec<_>>(), [1, 2], "{real}");
+    assert_eq!(
+        waves.iter().map(proven).collect::<Vec<_>>(),
+        [1, 2],
+        "{real}"
+    );
     assert!(!real["worstCases"].as_array().unwrap().is_empty(), "{real}");
 
     let simulate = ["rollout", "simulate", "-f", &dir, "--fleet", "40"];
     let page = fleet.keyfleet(&simulate).unwrap();
     assert_eq!(page.code, 0, "{page:?}");
-    assert!(page.out.contains("canary") && page.out.contains("fleet"), "{page:?}");
+    assert!(
+        page.out.contains("canary") && page.out.contains("fleet"),
+        "{page:?}"
+    );
     let bad = [&simulate[..], &["--faults", "auth=100%"]].concat();
     let held = fleet.keyfleet(&bad).unwrap();
     assert_ne!(held.code, 0, "{held:?}");
@@ -70,7 +83,10 @@ fn a_simulation_shows_the_run_and_touches_nothing() {
     assert!(fleet.bindings().unwrap().is_empty(), "nothing was stored");
     assert_eq!(fleet.writes().unwrap(), 0);
     let list = fleet.stack.json(&["rollout", "list"]).unwrap();
-    assert!(list["rollouts"].as_array().is_none_or(Vec::is_empty), "{list}");
+    assert!(
+        list["rollouts"].as_array().is_none_or(Vec::is_empty),
+        "{list}"
+    );
 }
 
 #[test]

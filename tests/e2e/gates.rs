@@ -58,7 +58,10 @@ fn a_gate_that_fails_halts_before_anybody_is_changed_and_says_what_it_measured()
     assert_eq!(gated.fleet.writes().unwrap(), 0);
     let rollout = gated.fleet.rollout().unwrap();
     let reason = rollout["reason"].as_str().unwrap();
-    assert!(reason.contains("errors") && reason.contains("0.4"), "{reason}");
+    assert!(
+        reason.contains("errors") && reason.contains("0.4"),
+        "{reason}"
+    );
 
     // The trouble is over: somebody says resume, and the gates are asked anew.
     gated.server.measure(&["0.01"]);

@@ -13,7 +13,12 @@ const FLEET_WAVE: &str = "    - name: fleet\n      concurrency: 2";
 
 /// A window that opens in half a year, whenever the test runs.
 fn in_half_a_year() -> String {
-    let month = (jiff::tz::Offset::UTC.to_datetime(jiff::Timestamp::now()).month() + 5) % 12 + 1;
+    let month = (jiff::tz::Offset::UTC
+        .to_datetime(jiff::Timestamp::now())
+        .month()
+        + 5)
+        % 12
+        + 1;
     format!("  windows: [{{cron: \"0 3 15 {month} *\", duration: 2h, timeZone: UTC}}]\n")
 }
 
@@ -73,18 +78,29 @@ fn a_wave_waits_for_two_others_than_who_started_it() {
     assert_ne!(own.code, 0);
     assert!(own.err.contains("others than admin"), "{own:?}");
     for _ in 0..2 {
-        run_as(&fleet, "ann", &["rollout", "approve", &id, "--reason", "looks good"])
-            .must_succeed()
-            .unwrap();
+        run_as(
+            &fleet,
+            "ann",
+            &["rollout", "approve", &id, "--reason", "looks good"],
+        )
+        .must_succeed()
+        .unwrap();
     }
     let explained = fleet.wait_for_explanation("1 of 2").unwrap();
     assert_eq!(fleet.count("web", "POST").unwrap(), 0, "{explained}");
     let show = fleet.keyfleet(&["rollout", "show", &id]).unwrap();
-    assert!(show.out.contains("looks good") && show.out.contains("ann"), "{show:?}");
+    assert!(
+        show.out.contains("looks good") && show.out.contains("ann"),
+        "{show:?}"
+    );
 
-    run_as(&fleet, "bob", &["rollout", "approve", &id, "--wave", "fleet"])
-        .must_succeed()
-        .unwrap();
+    run_as(
+        &fleet,
+        "bob",
+        &["rollout", "approve", &id, "--wave", "fleet"],
+    )
+    .must_succeed()
+    .unwrap();
     let watched = fleet
         .keyfleet(&["rollout", "watch", &id, "--timeout", "60s"])
         .unwrap();
@@ -105,7 +121,10 @@ fn nobody_is_changed_outside_of_a_window_and_the_reason_says_when_it_opens() {
     // A restart of control finds the window as closed as before.
     fleet.wait_until_connected().unwrap();
     let binding = fleet.binding("lab", "default").unwrap();
-    assert!(binding["waiting"].to_string().contains("window"), "{binding}");
+    assert!(
+        binding["waiting"].to_string().contains("window"),
+        "{binding}"
+    );
 
     // Without the window the same change goes out, as a new rollout by a retry of the aborted one.
     let id = fleet.rollout_id().unwrap();

@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod ca;
 pub(crate) mod connector;
 pub(crate) mod deployment;
+pub(crate) mod gate;
 pub(crate) mod held;
 pub(crate) mod key;
 pub(crate) mod models;

@@ -4,7 +4,7 @@ use keyfleet_core::binding::BindingState;
 use keyfleet_proto::v1;
 
 use super::deployment::first_of;
-use super::{Page, words};
+use super::{Page, gate, words};
 use crate::duration;
 use crate::output::{Cell, Table, Tone, View, clean, counted, paint, unique_len, when};
 
@@ -84,7 +84,7 @@ pub(crate) fn page(response: &v1::GetRolloutResponse, view: &View) -> String {
     let rollout = response.rollout.clone().unwrap_or_default();
     facts(&mut page, &rollout, view);
     page.table("Waves", &wave_rows(&rollout));
-    page.table("Gates", &gate_rows(&rollout, view));
+    page.table("Gates", &gate::rows(&rollout, view));
     page.table("Targets", &target_rows(&rollout, response.targets.iter()));
     let whole: Vec<String> = waiting_as_a_whole(&rollout).collect();
     page.sentences("Waiting", Tone::Between, &whole);
@@ -124,7 +124,7 @@ pub(crate) fn explained(response: &v1::ExplainRolloutResponse, view: &View) -> S
     facts(&mut page, &rollout, view);
     page.sentences("Rollout", Tone::Between, [&response.sentence]);
     page.table("Waves", &wave_rows(&rollout));
-    page.table("Gates", &gate_rows(&rollout, view));
+    page.table("Gates", &gate::rows(&rollout, view));
     let mut table = Table::new(&["DEPLOYMENT", "WHY IT WAITS…"]);
     for waiting in &response.deployments {
         table.row(vec![
@@ -185,34 +185,6 @@ pub(crate) fn waiting_as_a_whole(rollout: &v1::Rollout) -> impl Iterator<Item = 
         .iter()
         .filter(|waiting| waiting.deployment.is_empty());
     whole.map(|waiting| waiting.sentence.clone())
-}
-
-/// The gates that let nothing new begin, with what they said.
-pub(crate) fn gates_not_passing(rollout: &v1::Rollout) -> impl Iterator<Item = String> {
-    let gates = rollout.gates.iter().filter(|_| rollout.ended_at.is_none());
-    gates
-        .filter(|gate| gate.verdict() != v1::GateVerdict::Pass)
-        .map(|gate| {
-            let (verdict, _) = words::verdict(gate.verdict);
-            match gate.text.is_empty() {
-                true => format!("gate {}: {verdict}", gate.name),
-                false => format!("gate {}: {verdict}, {}", gate.name, gate.text),
-            }
-        })
-}
-
-fn gate_rows(rollout: &v1::Rollout, view: &View) -> Table {
-    let mut table = Table::new(&["GATE", "VERDICT", "ASKED", "ANSWER…"]);
-    for gate in &rollout.gates {
-        let (verdict, tone) = words::verdict(gate.verdict);
-        table.row(vec![
-            (&gate.name).into(),
-            Cell::toned(verdict, tone),
-            when(gate.at, view).into(),
-            (&gate.text).into(),
-        ]);
-    }
-    table.without_empty_columns()
 }
 
 /// How a watched rollout ended: the targets that failed or are not proven, then one line.

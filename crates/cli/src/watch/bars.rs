@@ -8,10 +8,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keyfleet_proto::v1;
 
 use crate::output::{Tone, clean, paint};
-use crate::views::rollout::{
-    gates_not_passing, left, short_id, waiting_as_a_whole, wave_done, wave_marks,
-};
-use crate::views::words;
+use crate::views::rollout::{left, short_id, waiting_as_a_whole, wave_done, wave_marks};
+use crate::views::{gate, words};
 
 /// Redraws a second: enough to look alive.
 pub(super) const REDRAWS_HZ: u8 = 10;
@@ -142,7 +140,7 @@ impl RolloutBars {
         }
         let mark = paint("!", Tone::Between);
         let held = waiting_as_a_whole(rollout)
-            .chain(gates_not_passing(rollout))
+            .chain(gate::not_passing(rollout))
             .map(|sentence| format!("  {mark} {}", clean(&sentence)));
         let held: Vec<String> = held.collect();
         self.foot.set_message(colored(&held.join("\n")));

@@ -6,10 +6,8 @@ use jiff::Timestamp;
 use keyfleet_proto::v1;
 
 use crate::output::{Printer, clean, time_of_day};
-use crate::views::rollout::{
-    gates_not_passing, left, short_id, waiting_as_a_whole, wave_done, wave_marks,
-};
-use crate::views::words;
+use crate::views::rollout::{left, short_id, waiting_as_a_whole, wave_done, wave_marks};
+use crate::views::{gate, words};
 
 /// What was said last, by what it was said of.
 #[derive(Debug)]
@@ -79,7 +77,7 @@ fn sentences(rollout: &v1::Rollout, many: bool) -> Vec<(String, String)> {
         let text = format!(" {}/{}: {counts}{marks}", wave_done(wave), wave.deployments);
         sentences.push((format!("{of}wave {}", clean(&wave.name)), text));
     }
-    for sentence in gates_not_passing(rollout) {
+    for sentence in gate::not_passing(rollout) {
         let (gate, text) = sentence.split_once(':').unwrap_or((&sentence, ""));
         sentences.push((format!("{of}{}", clean(gate)), format!(": {}", clean(text))));
     }

@@ -1,6 +1,6 @@
 //! `rollout simulate`: reads what is asked, and copies the database for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::fleet::LABEL_CHARS_MAX;
@@ -16,7 +16,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::manifest::{Manifest, Object};
 use crate::simulate::Conditions;
-use crate::simulate::preview::{DEPLOYMENTS_MAX, Preview, Report, make_up};
+use crate::simulate::preview::{Audience, DEPLOYMENTS_MAX, Preview, make_up};
 
 /// The most bindings that a made-up fleet may have: twice what the largest real one is built for. Anybody who may look may
 /// ask for a preview, and all of it is in memory.
@@ -27,7 +27,7 @@ pub(crate) struct Asked {
     job: Job,
     copy: Scratch,
     /// Deployments that are away, by the true state of their sessions.
-    away: Vec<(DeploymentId, String)>,
+    away: BTreeSet<DeploymentId>,
     conditions: Conditions,
     deployments: u32,
     labels: BTreeMap<String, Vec<String>>,
@@ -66,10 +66,9 @@ impl App {
         let job = self.job(actor, batch, Intent::Plan).await?;
         let online = self.sessions.online();
         let copied = self.store.read(move |tx| {
-            let mut away = tx.deployments()?;
-            away.retain(|row| !online.contains(&row.id));
-            let away = away.into_iter().map(|row| (row.id, row.name.to_string()));
-            Ok::<_, Error>((Scratch::copy_of(tx)?, away.collect()))
+            let away = tx.deployments()?.into_iter().map(|row| row.id);
+            let away = away.filter(|id| !online.contains(id)).collect();
+            Ok::<_, Error>((Scratch::copy_of(tx)?, away))
         });
         let (copy, away) = copied.await?;
         Ok(Asked {
@@ -91,7 +90,10 @@ impl Asked {
     ///
     /// # Errors
     /// As `apply`; or where the database in memory fails.
-    pub(crate) fn run(self, report: Report<'_>) -> Result<Option<v1::SimulationResult>, Error> {
+    pub(crate) fn run(
+        self,
+        audience: &mut impl Audience,
+    ) -> Result<Option<v1::SimulationResult>, Error> {
         let Self {
             copy, now, seed, ..
         } = self;
@@ -100,16 +102,19 @@ impl Asked {
             copy.run(|tx| make_up(tx, self.deployments, &self.labels, seed, now))?;
             copy.run(|tx| few_bindings(tx, &self.job.manifests))?;
         }
+        if !audience.waits() {
+            return Ok(None);
+        }
         let plan = self.job.run_on(&copy)?;
         let away = self.away.into_iter().filter(|_| !is_made_up);
         let preview = Preview {
             scratch: copy,
-            away: away.map(|(_, name)| name).collect(),
+            away: away.collect(),
             start: now,
             seed,
             conditions: self.conditions,
         };
-        let Some(mut result) = preview.run(report)? else {
+        let Some(mut result) = preview.run(audience)? else {
             return Ok(None);
         };
         if is_made_up {
@@ -175,6 +180,7 @@ fn few_bindings(tx: &Tx<'_>, manifests: &[Manifest]) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::app::scenario::world::World;
+    use crate::simulate::preview::Patient;
 
     fn asked(labels: &[(&str, &str)]) -> v1::SimulateRolloutRequest {
         let labels = labels
@@ -215,7 +221,7 @@ mod tests {
         let name = "f.yaml".to_owned();
         call.files = vec![v1::ManifestFile { name, text }];
         let asked = world.app.preview(&viewer, call).await.unwrap();
-        let said = asked.run(&mut |_| true).unwrap_err().to_string();
+        let said = asked.run(&mut Patient).unwrap_err().to_string();
         assert!(
             said.contains("2000000 connectors, and at most 200000"),
             "{said}"

@@ -320,21 +320,23 @@ pub(crate) fn start_rollouts(
     if adopt::settle(tx, &bindings, now)? {
         bindings = tx.bindings()?;
     }
-    // Nothing is offered that nobody could do.
-    let barred = Barred::load(tx, &bindings)?;
     let mut chosen = BTreeSet::new();
     for binding in &bindings {
         let is_in_flight = taken_over.contains(&binding.id.connector)
             && !older.is_empty()
             && !binding.is_converged();
-        let waits = binding.held_by.is_some()
-            || busy.contains(&binding.id.connector)
-            || barred.contains(&binding.id);
+        let waits = binding.held_by.is_some() || busy.contains(&binding.id.connector);
         let is_wanted =
             !binding.is_told_goal() || is_in_flight || spread.again.contains(&binding.id);
         if !waits && is_wanted {
             chosen.insert(binding.id.clone());
         }
+    }
+    // Nothing is offered that nobody could do. Who can do what is looked up only where there is something to offer: it
+    // reads every connector's address for every binding, and this is asked after each plan.
+    if !chosen.is_empty() {
+        let barred = Barred::load(tx, &bindings)?;
+        chosen.retain(|id| !barred.contains(id));
     }
     let goes_with = exchanges.settle(&bindings, &mut chosen);
     let mut started = Vec::new();

@@ -244,7 +244,7 @@ impl OperatorService for OperatorApi {
         request: Request<v1::SimulateRolloutRequest>,
     ) -> Answer<Self::SimulateRolloutStream> {
         self.act(request, |app, actor, call| async move {
-            streams::simulation(app, actor, call)
+            streams::simulation(app, actor, call, streams::SIMULATION_DEADLINE)
         })
         .await
     }

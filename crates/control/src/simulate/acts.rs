@@ -1,15 +1,13 @@
 //! What happens to a simulated fleet from outside: operators' words, faults, comings and goings.
 
-use std::time::Duration;
-
 use keyfleet_core::Timestamp;
 use keyfleet_core::fleet::Selector;
-use keyfleet_core::id::{DeploymentId, RolloutId};
+use keyfleet_core::id::RolloutId;
 use keyfleet_core::rollout::Verb;
 use keyfleet_core::token::Role;
 use keyfleet_store::Tx;
 
-use super::{Event, Simulation};
+use super::Simulation;
 use crate::app::Actor;
 use crate::app::rollout::{Said, change};
 use crate::app::step::load;
@@ -66,36 +64,6 @@ impl Simulation {
             format!("says {} to rollout {number}{answer}", verb.as_str())
         });
         result
-    }
-
-    /// The network lets an agent through, or does not.
-    pub(crate) fn connect(&mut self, name: &str, is_up: bool) {
-        let Some(id) = self.id(name) else {
-            return;
-        };
-        if let Some(agent) = self.agents.get_mut(&id) {
-            agent.has_network = is_up;
-        }
-        self.note_of(id, || {
-            if is_up {
-                "has a network"
-            } else {
-                "has no network"
-            }
-            .to_owned()
-        });
-        match is_up {
-            true => self.push(Duration::ZERO, Event::Dial(id)),
-            false => self.break_session(id),
-        }
-    }
-
-    /// The id of a deployment that has an agent.
-    pub(crate) fn id(&self, name: &str) -> Option<DeploymentId> {
-        let mut agents = self.agents.values();
-        agents
-            .find(|agent| agent.name == name)
-            .map(|agent| agent.id)
     }
 }
 

@@ -45,6 +45,36 @@ pub(crate) enum Fault {
 }
 
 impl Simulation {
+    /// The network lets an agent through, or does not.
+    pub(crate) fn connect(&mut self, name: &str, is_up: bool) {
+        let Some(id) = self.id(name) else {
+            return;
+        };
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.has_network = is_up;
+        }
+        self.note_of(id, || {
+            if is_up {
+                "has a network"
+            } else {
+                "has no network"
+            }
+            .to_owned()
+        });
+        match is_up {
+            true => self.push(Duration::ZERO, Event::Dial(id)),
+            false => self.break_session(id),
+        }
+    }
+
+    /// The id of a deployment that has an agent.
+    pub(crate) fn id(&self, name: &str) -> Option<DeploymentId> {
+        let mut agents = self.agents.values();
+        agents
+            .find(|agent| agent.name == name)
+            .map(|agent| agent.id)
+    }
+
     /// Stops the fleet, or lets it go on.
     ///
     /// # Errors
@@ -145,9 +175,9 @@ impl Simulation {
         let Some(id) = self.id(name) else {
             return;
         };
-        self.note_of(id, || match fault {
-            Fault::None => "is well again".to_owned(),
-            fault => format!("has a fault: {fault:?}"),
+        self.note_of(id, || match fault == Fault::None {
+            true => "is well again".to_owned(),
+            false => format!("has a fault: {fault:?}"),
         });
         let Some(agent) = self.agents.get_mut(&id) else {
             return;

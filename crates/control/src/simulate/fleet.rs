@@ -55,6 +55,23 @@ impl Simulation {
         Ok(())
     }
 
+    /// How many deployments there are.
+    pub(super) fn n_agents(&self) -> u32 {
+        u32::try_from(self.agents.len()).unwrap_or(u32::MAX)
+    }
+
+    /// True where a deployment's agent cannot connect.
+    pub(super) fn is_away(&self, id: DeploymentId) -> bool {
+        self.agents.get(&id).is_none_or(|agent| !agent.has_network)
+    }
+
+    /// A deployment's agent is away from the start.
+    pub(super) fn begin_away(&mut self, id: DeploymentId) {
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.has_network = false;
+        }
+    }
+
     fn draw(&mut self, fails: &BTreeMap<FailureClass, u32>) -> Option<FailureClass> {
         let mut drawn = None;
         for (class, share) in fails {

@@ -90,6 +90,9 @@ pub(crate) struct Simulation {
     epoch: u64,
     is_up: bool,
     plan_at: Option<Timestamp>,
+    n_plans: u64,
+    /// Nothing is told of it, and what only shows progress waits for the next plan.
+    hurries: bool,
     sessions: BTreeMap<DeploymentId, Live>,
     gates_asked: BTreeSet<(RolloutId, String)>,
     waiting: BTreeMap<RolloutId, Vec<Waiting>>,
@@ -129,6 +132,8 @@ impl Simulation {
             epoch: 1,
             is_up: true,
             plan_at: None,
+            n_plans: 0,
+            hurries: false,
             sessions: BTreeMap::new(),
             gates_asked: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -174,6 +179,7 @@ impl Simulation {
     }
 
     /// Keeps no story from here on, which is quicker.
+    #[cfg(test)]
     pub(crate) fn keep_no_log(&mut self) {
         self.log = None;
     }

@@ -18,6 +18,10 @@ use crate::tasks::planner::cut_off;
 const PLANNING: Duration = Duration::from_millis(20);
 const PLANNING_EACH: Duration = Duration::from_micros(50);
 
+/// How long a plan may wait for more news where it is in a hurry, and the news is of progress: such news moves nobody but
+/// towards another deadline, and every plan looks at the whole fleet.
+const LATER: Duration = Duration::from_secs(2);
+
 impl Simulation {
     /// Wakes the planner.
     pub(super) fn nudge(&mut self) {
@@ -27,6 +31,30 @@ impl Simulation {
         let n = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
         let delay = self.random.about(PLANNING) + PLANNING_EACH.saturating_mul(n);
         self.plan_after(delay);
+    }
+
+    /// Wakes the planner for news that decide nothing.
+    pub(super) fn nudge_later(&mut self) {
+        match self.hurries && self.is_up {
+            true => self.plan_after(LATER),
+            false => self.nudge(),
+        }
+    }
+
+    /// Keeps no story from here on, and plans only where something may be decided: both are quicker.
+    pub(super) fn hurry(&mut self) {
+        self.log = None;
+        self.hurries = true;
+    }
+
+    /// How often control has planned: nothing else moves a run.
+    pub(super) fn plans(&self) -> u64 {
+        self.n_plans
+    }
+
+    /// When control plans next without news; `None` = nothing waits for a time.
+    pub(super) fn plans_at(&self) -> Option<Timestamp> {
+        self.plan_at
     }
 
     fn plan_after(&mut self, delay: Duration) {
@@ -43,6 +71,7 @@ impl Simulation {
             return Ok(false);
         }
         self.plan_at = None;
+        self.n_plans += 1;
         let mut around = Surroundings {
             now: self.control_now(),
             epoch: self.epoch,

@@ -232,7 +232,10 @@ impl Simulation {
         };
         self.scratch
             .run(|tx| answer_of(tx, id, from.enrolment, generation, rejected, now))?;
-        self.nudge();
+        match rejected.is_empty() {
+            true => self.nudge_later(),
+            false => self.nudge(),
+        }
         Ok(())
     }
 
@@ -244,6 +247,7 @@ impl Simulation {
         for status in &bindings {
             self.note_status(id, status);
         }
+        let is_progress = bindings.iter().all(is_progress);
         let reports = bindings.into_iter().map(|status| Report::read(id, status));
         let reports = reports.collect::<Result<Vec<_>, _>>()?;
         let (Some(from), now) = (self.reporter(id), self.control_now()) else {
@@ -251,7 +255,10 @@ impl Simulation {
         };
         self.scratch
             .run(|tx| store(tx, &from, "model", None, &reports, now))?;
-        self.nudge();
+        match is_progress {
+            true => self.nudge_later(),
+            false => self.nudge(),
+        }
         Ok(())
     }
 
@@ -296,6 +303,12 @@ impl Simulation {
             format!("is told generation {generation}: {}", wishes.join(", "))
         });
     }
+}
+
+/// True where the agent is at work, and nothing has come of it yet.
+fn is_progress(status: &v1::BindingStatus) -> bool {
+    let at_work = [v1::BindingState::Received, v1::BindingState::Applied];
+    !status.removed && at_work.contains(&status.state())
 }
 
 fn why(status: &v1::BindingStatus) -> String {

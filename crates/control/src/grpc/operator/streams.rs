@@ -8,6 +8,7 @@ use futures_util::Stream;
 use keyfleet_proto::v1;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::app::audit::Since;
@@ -16,6 +17,7 @@ use crate::app::simulate::Asked;
 use crate::app::{Actor, App, view};
 use crate::error::Error;
 use crate::grpc::session::spawn;
+use crate::simulate::preview::Audience;
 
 /// Changes that come faster than this are shown as one.
 const WATCH_COALESCE: Duration = Duration::from_millis(100);
@@ -33,7 +35,7 @@ const AUDIT_FOLLOW: Duration = Duration::from_secs(1);
 static SIMULATION: Semaphore = Semaphore::const_new(1);
 
 /// How long a simulation may take.
-const SIMULATION_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const SIMULATION_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Time between two reports of how far a simulation is.
 const SIMULATION_REPORT: Duration = Duration::from_millis(200);
@@ -110,6 +112,7 @@ pub(super) fn simulation(
     app: App,
     actor: Actor,
     call: v1::SimulateRolloutRequest,
+    limit: Duration,
 ) -> Result<Answers<v1::SimulateRolloutResponse>, Error> {
     let turn = SIMULATION.try_acquire().map_err(|_| {
         let busy = "another simulation is running: try again when it has ended";
@@ -127,7 +130,14 @@ pub(super) fn simulation(
         // It sees that its caller has gone, and that the service ends: it is never waited for in vain.
         let thread = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            simulate(asked, &sender, || shutdown.is_cancelled())
+            let now = Instant::now();
+            let asker = Asker {
+                sender: &sender,
+                shutdown: &shutdown,
+                deadline: now + limit,
+                told: now,
+            };
+            simulate(asked, asker, limit)
         });
         if let Ok(Some(answer)) = thread.await {
             outlet.put(answer).await;
@@ -135,33 +145,53 @@ pub(super) fn simulation(
     }))
 }
 
+/// Whoever asked for a simulation.
+struct Asker<'a> {
+    sender: &'a mpsc::Sender<Result<v1::SimulateRolloutResponse, Status>>,
+    shutdown: &'a CancellationToken,
+    deadline: Instant,
+    told: Instant,
+}
+
+impl Asker<'_> {
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+}
+
+impl Audience for Asker<'_> {
+    fn waits(&self) -> bool {
+        !self.sender.is_closed() && !self.shutdown.is_cancelled() && !self.is_late()
+    }
+
+    fn hear(&mut self, progress: v1::SimulationProgress) {
+        if self.told.elapsed() < SIMULATION_REPORT {
+            return;
+        }
+        self.told = Instant::now();
+        let part = Some(v1::simulate_rollout_response::Part::Progress(progress));
+        // Who is slow to read misses a report.
+        let _ = self
+            .sender
+            .try_send(Ok(v1::SimulateRolloutResponse { part }));
+    }
+}
+
 /// `None` where nobody wants the answer any more.
 fn simulate(
     asked: Asked,
-    sender: &mpsc::Sender<Result<v1::SimulateRolloutResponse, Status>>,
-    ends: impl Fn() -> bool,
+    mut asker: Asker<'_>,
+    limit: Duration,
 ) -> Option<Result<v1::SimulateRolloutResponse, Error>> {
-    use v1::simulate_rollout_response::Part;
-    let started = Instant::now();
-    let mut reported = started;
-    let mut report = |progress| {
-        if reported.elapsed() >= SIMULATION_REPORT {
-            reported = Instant::now();
-            let part = Some(Part::Progress(progress));
-            // Who is slow to read misses a report.
-            let _ = sender.try_send(Ok(v1::SimulateRolloutResponse { part }));
-        }
-        !sender.is_closed() && !ends() && started.elapsed() < SIMULATION_DEADLINE
-    };
-    match asked.run(&mut report) {
+    match asked.run(&mut asker) {
         Ok(Some(result)) => {
-            let part = Some(Part::Result(result));
+            let part = Some(v1::simulate_rollout_response::Part::Result(result));
             Some(Ok(v1::SimulateRolloutResponse { part }))
         }
-        Ok(None) if started.elapsed() >= SIMULATION_DEADLINE => {
-            let secs = SIMULATION_DEADLINE.as_secs();
+        Ok(None) if asker.is_late() => {
+            let secs = limit.as_secs();
             Some(Err(Error::Precondition(format!(
-                "the simulation takes longer than {secs} s: try fewer deployments (--fleet N)"
+                "the simulation takes longer than {secs} s: try fewer deployments (--fleet N) or a strategy with more at a time"
             ))))
         }
         Ok(None) => None,
@@ -241,3 +271,6 @@ async fn read(outlet: Outlet<v1::AuditEntry>, actor: Actor, mut from: Since, fol
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,39 @@
+//! Previews of small made-up fleets: waves, worst cases, approvals, gates, windows, and who goes away.
+
+use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::KeyVersion;
 use keyfleet_core::key::KeyState;
-use keyfleet_core::rollout::Approval;
+use keyfleet_core::rollout::{Action, Approval, Budget, Gate, GateCheck, Strategy, Window, Zone};
 use keyfleet_store::KeyVersionRow;
 
+use super::fates::most;
 use super::*;
 use crate::simulate::faults::spread;
 use crate::simulate::small::{assistant, monday, objects, openai, quick};
+use keyfleet_store::Tx;
 
-/// So many made-up deployments, a third of them with the canary's label, which takes one; the first key version waits to be rolled out.
-fn preview(n: u32, faults: &str) -> Preview {
-    let start = monday();
+/// Two waves, the second of which two others have to agree with.
+fn agreed() -> Strategy {
     let mut strategy = quick();
     strategy.waves[1].approval = Some(Approval {
         required: 2,
         not_author: true,
     });
+    strategy
+}
+
+fn preview(n: u32, faults: &str) -> Preview {
+    preview_with(n, faults, &agreed())
+}
+
+/// So many made-up deployments, a third of them with the canary's label, which takes one; the first key version waits to be rolled out.
+fn preview_with(n: u32, faults: &str, strategy: &Strategy) -> Preview {
+    let start = monday();
     let scratch = Scratch::empty().unwrap();
     let tiers = ["canary", "1", "2"].map(str::to_owned).to_vec();
     let labels = [("tier".to_owned(), tiers)].into();
     let fill = |tx: &Tx<'_>| -> Result<(), Error> {
-        objects(tx, &strategy, &[assistant()], start)?;
+        objects(tx, strategy, &[assistant()], start)?;
         let version = KeyVersionRow {
             version: KeyVersion(1),
             state: KeyState::Current,
@@ -35,7 +49,7 @@ fn preview(n: u32, faults: &str) -> Preview {
     scratch.run(fill).unwrap();
     Preview {
         scratch,
-        away: Vec::new(),
+        away: BTreeSet::new(),
         start,
         seed: 7,
         conditions: faults.parse().unwrap(),
@@ -43,7 +57,7 @@ fn preview(n: u32, faults: &str) -> Preview {
 }
 
 fn result(preview: &Preview) -> v1::SimulationResult {
-    preview.run(&mut |_| true).unwrap().unwrap()
+    preview.run(&mut Patient).unwrap().unwrap()
 }
 
 #[test]
@@ -92,15 +106,161 @@ fn the_same_seed_gives_the_same_answer() {
     assert_eq!(result(&preview(30, faults)), result(&preview(30, faults)));
 }
 
+/// Goes away after so many looks.
+struct Leaver {
+    looks: std::cell::Cell<u32>,
+    heard: u32,
+}
+
+impl Audience for Leaver {
+    fn waits(&self) -> bool {
+        self.looks.set(self.looks.get().saturating_sub(1));
+        self.looks.get() > 0
+    }
+
+    fn hear(&mut self, _: v1::SimulationProgress) {
+        self.heard += 1;
+    }
+}
+
 #[test]
-fn it_ends_when_nobody_wants_the_answer() {
-    let mut n_reports = 0;
-    let mut report = |_| {
-        n_reports += 1;
-        false
+fn it_ends_at_once_when_nobody_wants_the_answer() {
+    let check = |looks, expected| {
+        let looks = std::cell::Cell::new(looks);
+        let mut leaver = Leaver { looks, heard: 0 };
+        assert_eq!(preview(60, "").run(&mut leaver).unwrap(), None);
+        assert_eq!(leaver.heard, expected);
     };
-    assert_eq!(preview(60, "").run(&mut report).unwrap(), None);
-    assert_eq!(n_reports, 1);
+    check(1, 0);
+    check(10, 0);
+    check(300, 1);
+}
+
+fn the_rollout(result: &v1::SimulationResult) -> &v1::SimulatedRollout {
+    let [rollout] = result.rollouts.as_slice() else {
+        panic!("{:?}", result.rollouts)
+    };
+    rollout
+}
+
+fn count_notes(result: &v1::SimulationResult, words: &str) -> usize {
+    let notes = result.notes.iter();
+    notes.filter(|note| note.contains(words)).count()
+}
+
+#[test]
+fn a_rollout_that_begins_later_is_agreed_with_too() {
+    // A removal waits until the first rollout has ended; then it is a rollout of its own.
+    let mut strategy = agreed();
+    strategy.waves[0].approval = strategy.waves[1].approval;
+    let preview = preview_with(6, "", &strategy);
+    let mut tried = Tried {
+        simulation: Simulation::new(
+            preview.scratch.fork().unwrap(),
+            preview.start,
+            preview.seed,
+            &preview.conditions,
+        )
+        .unwrap(),
+        start: preview.start,
+        stopped: BTreeMap::new(),
+        begun: BTreeMap::new(),
+        notes: BTreeSet::new(),
+    };
+    assert!(tried.go_on("first", &mut Patient).unwrap());
+    tried.simulation.new_revision(&assistant()).unwrap();
+    assert!(tried.go_on("second", &mut Patient).unwrap());
+    let phases: Vec<Phase> = tried
+        .rollouts()
+        .unwrap()
+        .iter()
+        .map(|rollout| rollout.run.phase)
+        .collect();
+    assert_eq!(phases, [Phase::Completed, Phase::Completed]);
+    let notes = tried.notes.iter().filter(|note| note.contains("to agree"));
+    assert_eq!(notes.count(), 2, "one for each wave: {:?}", tried.notes);
+}
+
+#[test]
+fn the_worst_cases_name_a_class_that_no_budget_names() {
+    let check = |budgets: Vec<Budget>, class, words: &str, is_bounded| {
+        let mut strategy = quick();
+        strategy.budgets = budgets;
+        let result = result(&preview_with(12, "", &strategy));
+        let class = v1::FailureClass::from(class);
+        let of_class = |worst: &&v1::WorstCase| worst.failure_class() == class;
+        let worst = result.worst_cases.iter().find(of_class);
+        let worst = worst.unwrap_or_else(|| panic!("{:?}", result.worst_cases));
+        assert!(worst.sentence.contains(words), "{}", worst.sentence);
+        assert_eq!(worst.broken_max < 12, is_bounded, "{worst:?}");
+    };
+    let usual = quick().budgets;
+    let named: Vec<Budget> = usual
+        .iter()
+        .filter(|b| b.class.is_some())
+        .copied()
+        .collect();
+    let unnamed = FailureClass::ALL
+        .into_iter()
+        .find(|class| named.iter().all(|b| b.class != Some(*class)))
+        .unwrap();
+    check(usual, unnamed, "only the budget `any` counts", true);
+    check(named, unnamed, "that no budget counts", false);
+    check(
+        Vec::new(),
+        FailureClass::Auth,
+        "all 12 would be broken",
+        false,
+    );
+    check(Vec::new(), FailureClass::Auth, "has no budgets", false);
+}
+
+#[test]
+fn gates_pass_and_a_rollout_that_waits_only_for_their_polls_ends() {
+    let mut strategy = quick();
+    strategy.gates = vec![Gate {
+        name: "errors".to_owned(),
+        check: GateCheck::Http {
+            url: "http://127.0.0.1/errors".parse().unwrap(),
+        },
+        interval: Duration::from_secs(10),
+        action: Action::Halt,
+        fail_after: 1,
+        inconclusive_after: 1,
+    }];
+    let passed = result(&preview_with(6, "", &strategy));
+    assert_eq!(the_rollout(&passed).phase(), v1::RolloutPhase::Completed);
+    assert_eq!(count_notes(&passed, "gate errors of strategy default"), 1);
+    // With everybody away nothing goes on but the gate.
+    strategy.waves[0].mandatory = true;
+    let held = result(&preview_with(6, "offline=100%", &strategy));
+    let rollout = the_rollout(&held);
+    assert_eq!(rollout.phase(), v1::RolloutPhase::Halted, "{rollout:?}");
+    assert!(rollout.reason.contains("deadline of 2h"), "{rollout:?}");
+    assert!((7_200..7_260).contains(&rollout.ends_secs), "{rollout:?}");
+    assert_eq!(rollout.waves[0].offline, 1, "{rollout:?}");
+}
+
+#[test]
+fn a_window_that_is_months_away_is_waited_for_and_one_that_never_opens_ends_it() {
+    let check = |cron: &str, phase, words: &str| {
+        let mut strategy = quick();
+        strategy.windows = vec![Window {
+            cron: cron.to_owned(),
+            duration: Duration::from_secs(4 * 3_600),
+            zone: Zone::Named("UTC".to_owned()),
+        }];
+        let result = result(&preview_with(6, "", &strategy));
+        let rollout = the_rollout(&result);
+        assert_eq!(rollout.phase(), phase, "{rollout:?}");
+        assert!(rollout.reason.contains(words), "{}", rollout.reason);
+        rollout.ends_secs / 86_400
+    };
+    let completed = v1::RolloutPhase::Completed;
+    assert!((140..160).contains(&check("0 3 15 4 *", completed, "every wave is done")));
+    // The 29th of February is more than a year away.
+    let held = v1::RolloutPhase::Progressing;
+    assert_eq!(check("0 3 29 2 *", held, "window"), 0);
 }
 
 #[test]
@@ -114,35 +274,4 @@ fn spans_that_touch_do_not_overlap() {
     check(&[(1, Some(2)), (2, Some(3))], 1);
     check(&[(1, Some(3)), (2, Some(3)), (4, None)], 2);
     check(&[(1, None), (2, None), (9, None)], 3);
-}
-
-#[test]
-fn tmp_speed() {
-    let Ok(n) = std::env::var("PREVIEW_N") else {
-        return;
-    };
-    let faults = std::env::var("PREVIEW_FAULTS").unwrap_or_default();
-    let begun = std::time::Instant::now();
-    let preview = preview(n.parse().unwrap(), &faults);
-    eprintln!("made up after {:?}", begun.elapsed());
-    let mut what = String::new();
-    let mut report = |p: v1::SimulationProgress| {
-        if p.now != what {
-            what = p.now.clone();
-            eprintln!("{what} begins after {:?}", begun.elapsed());
-        }
-        begun.elapsed().as_secs() < 400
-    };
-    let result = preview.run(&mut report).unwrap();
-    eprintln!("{n} done after {:?}", begun.elapsed());
-    let result = result.unwrap();
-    for r in &result.rollouts {
-        eprintln!("{:?} {:?}", r.phase(), r.ends_secs);
-        for w in &r.waves {
-            eprintln!("{w:?}");
-        }
-    }
-    for w in &result.worst_cases {
-        eprintln!("{w:?}");
-    }
 }

@@ -37,12 +37,12 @@ impl Chaos {
             all.iter()
                 .any(|it| matches!(it.on, WaitingOn::Approval { .. }))
         });
-        let verb = match phase {
-            Phase::Progressing if waits_for_people => Verb::Approve,
-            Phase::Progressing => Verb::FastForward,
+        let verb = match phase == Phase::Progressing {
+            true if waits_for_people => Verb::Approve,
+            true => Verb::FastForward,
             // What cannot be mended is given up in the end.
-            _ if round > ROUNDS / 2 => Verb::Abort,
-            _ => Verb::Retry,
+            false if round > ROUNDS / 2 => Verb::Abort,
+            false => Verb::Retry,
         };
         for who in ["ada", "bob", "cleo"] {
             let said = self.simulation.say(id, verb, who, "", "calm");
