@@ -53,7 +53,7 @@ Examples:
 Example:
   keyfleet rollout pause 0192f3a4 --reason 'look at the canary first'")]
     Pause(VerbArgs),
-    /// Go on; failures so far are forgiven
+    /// Go on; failures up to the pause are forgiven
     #[command(after_long_help = "\
 Example:
   keyfleet rollout resume 0192f3a4 --reason 'canary is fine'")]
