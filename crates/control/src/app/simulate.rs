@@ -35,19 +35,26 @@ pub(crate) struct Asked {
     now: Timestamp,
 }
 
+/// Whether somebody may ask for a preview: before anything is read, so that who is refused hears that at once.
+///
+/// # Errors
+/// Where the role or the scope of the caller does not reach so far.
+pub(crate) fn may_preview(actor: &Actor) -> Result<(), Error> {
+    actor.must_be(Role::Viewer)?;
+    // The worst case and its sentences are of the whole fleet.
+    actor.must_be_for_all()
+}
+
 impl App {
     /// Reads manifests and keys as a plan does, and copies the database. Nothing is stored, and no agent hears of it.
     ///
     /// # Errors
-    /// Where the caller may not, or something of the request cannot be used.
+    /// Where the caller may not do what the manifests ask for, or something of the request cannot be used.
     pub(crate) async fn preview(
         &self,
         actor: &Actor,
         call: v1::SimulateRolloutRequest,
     ) -> Result<Asked, Error> {
-        actor.must_be(Role::Viewer)?;
-        // The worst case and its sentences are of the whole fleet.
-        actor.must_be_for_all()?;
         let conditions = call.faults.parse::<Conditions>();
         let conditions = conditions.map_err(|err| Invalid::new("faults", err.to_string()))?;
         if call.deployments > DEPLOYMENTS_MAX {

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::app::audit::Since;
 use crate::app::rollout::find;
-use crate::app::simulate::Asked;
+use crate::app::simulate::{Asked, may_preview};
 use crate::app::{Actor, App, view};
 use crate::error::Error;
 use crate::grpc::session::spawn;
@@ -114,6 +114,7 @@ pub(super) fn simulation(
     call: v1::SimulateRolloutRequest,
     limit: Duration,
 ) -> Result<Answers<v1::SimulateRolloutResponse>, Error> {
+    may_preview(&actor)?;
     let turn = SIMULATION.try_acquire().map_err(|_| {
         let busy = "another simulation is running: try again when it has ended";
         Error::Unavailable(busy.to_owned())
