@@ -9,6 +9,7 @@
 pub mod adoption;
 pub mod audit;
 pub mod binding;
+pub mod campaign;
 pub mod connector;
 pub mod failure;
 pub mod fleet;
