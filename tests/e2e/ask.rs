@@ -74,13 +74,29 @@ impl Fleet {
         ])
     }
 
-    /// State and number of open holdings of a version, as `keyfleet key show` tells them.
-    pub(crate) fn key_version(&self, version: u64) -> Result<(String, u64)> {
+    /// Whether a version may be revoked, and what stands in the way, as `keyfleet key show` tells them.
+    pub(crate) fn revocation(&self, version: u64) -> Result<(bool, Vec<String>)> {
+        let row = self.version_row(version)?;
+        let may_be = row["mayBeRevoked"].as_bool().context("not said")?;
+        let waits = row["revokeWaits"].as_array().context("no sentences")?;
+        let waits = waits
+            .iter()
+            .filter_map(|text| text.as_str().map(str::to_owned));
+        Ok((may_be, waits.collect()))
+    }
+
+    fn version_row(&self, version: u64) -> Result<Value> {
         let answer = self.stack.json(&["key", "show", "openai"])?;
         let versions = answer["versions"].as_array().context("no versions")?;
         let text = version.to_string();
         let row = versions.iter().find(|row| row["version"] == text.as_str());
-        let row = row.with_context(|| format!("no version {version} in {answer}"))?;
+        row.cloned()
+            .with_context(|| format!("no version {version} in {answer}"))
+    }
+
+    /// State and number of open holdings of a version, as `keyfleet key show` tells them.
+    pub(crate) fn key_version(&self, version: u64) -> Result<(String, u64)> {
+        let row = self.version_row(version)?;
         let state = row["state"].as_str().context("no state")?.to_owned();
         Ok((
             state,

@@ -54,6 +54,7 @@ fn a_new_version_in_vault_is_proven_everywhere_with_one_update_each() {
         fleet.key_version(2).unwrap(),
         ("KEY_STATE_CURRENT".to_owned(), 7)
     );
+    assert_eq!(fleet.revocation(1).unwrap(), (true, Vec::new()));
     assert_eq!(
         fleet.metric("keyfleet_vault_reads").unwrap(),
         2,

@@ -76,7 +76,28 @@ pub(crate) fn page(response: &v1::GetKeyResponse, view: &View) -> String {
         ]);
     }
     page.table("Versions", &versions);
+    page.table("Revocation", &revocation(&response.versions));
     page.finish()
+}
+
+/// Which of the versions that are no longer wanted may be revoked, and what else stands in the way.
+fn revocation(versions: &[v1::KeyVersion]) -> Table {
+    let mut table = Table::new(&["VERSION", "STANDS IN THE WAY…"]);
+    for version in versions {
+        let number = version.version.to_string();
+        if version.may_be_revoked {
+            let text = "nothing: it may be revoked at the provider";
+            table.row(vec![number.into(), Cell::toned(text, Tone::Good)]);
+            continue;
+        }
+        for waits in &version.revoke_waits {
+            table.row(vec![
+                number.as_str().into(),
+                Cell::toned(waits, Tone::Between),
+            ]);
+        }
+    }
+    table
 }
 
 /// Characters of a fingerprint that are enough to compare by eye.

@@ -18,6 +18,7 @@ pub(crate) mod keys;
 pub(crate) mod label;
 pub(crate) mod preview;
 pub(crate) mod renew;
+pub(crate) mod revoke;
 pub(crate) mod rivals;
 pub(crate) mod rollout;
 #[cfg(test)]

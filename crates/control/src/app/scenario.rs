@@ -19,6 +19,7 @@ mod operator;
 mod references;
 mod removal;
 mod restored;
+mod revoke;
 mod rivals;
 mod scope;
 mod sites;

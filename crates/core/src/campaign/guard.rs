@@ -43,6 +43,8 @@ pub struct User {
     pub id: BindingId,
     /// Its agent is connected.
     pub is_online: bool,
+    /// Nothing was heard of it since a backup was restored: which version it was sent meanwhile is not known.
+    pub is_unheard: bool,
     /// The version that its desired state names.
     pub told: Option<KeyVersion>,
     /// What it runs, as its agent saw it.
@@ -86,6 +88,8 @@ pub enum Blocker {
     Held(Vec<BindingId>),
     /// These are told to have it.
     Named(Vec<BindingId>),
+    /// Nothing was heard of these since a backup was restored: Holdings may be missing.
+    Unheard(Vec<BindingId>),
     /// These are connected, and nothing proves what they run now.
     Unproven(Vec<BindingId>),
     /// The last proof of these is older than it may be.
@@ -116,7 +120,11 @@ pub fn blockers(case: &Case) -> Vec<Blocker> {
         }
     };
     push(case.holders.clone(), Blocker::Held);
-    push(case.named(), Blocker::Named);
+    push(
+        case.those(|user| user.told == Some(case.version)),
+        Blocker::Named,
+    );
+    push(case.those(|user| user.is_unheard), Blocker::Unheard);
     push(
         case.online(|user| user.proven(case.version).is_none()),
         Blocker::Unproven,
@@ -141,22 +149,15 @@ pub fn blockers(case: &Case) -> Vec<Blocker> {
 }
 
 impl Case {
-    fn named(&self) -> Vec<BindingId> {
-        let is_told = |user: &&User| user.told == Some(self.version);
-        self.users
-            .iter()
-            .filter(is_told)
-            .map(|user| user.id.clone())
-            .collect()
+    /// The bindings that are so.
+    fn those(&self, is_so: impl Fn(&User) -> bool) -> Vec<BindingId> {
+        let those = self.users.iter().filter(|user| is_so(user));
+        those.map(|user| user.id.clone()).collect()
     }
 
     /// The bindings of connected agents that are so. Who is away makes no calls: an open Holding is what tells of it.
     fn online(&self, is_so: impl Fn(&User) -> bool) -> Vec<BindingId> {
-        let online = self.users.iter().filter(|user| user.is_online);
-        online
-            .filter(|user| is_so(user))
-            .map(|user| user.id.clone())
-            .collect()
+        self.those(|user| user.is_online && is_so(user))
     }
 
     fn stale(&self) -> Option<Blocker> {
@@ -200,6 +201,7 @@ impl Blocker {
         match self {
             Self::Held(bindings)
             | Self::Named(bindings)
+            | Self::Unheard(bindings)
             | Self::Unproven(bindings)
             | Self::Stale(bindings, _)
             | Self::FenceUnconfirmed(bindings) => bindings,
@@ -216,6 +218,9 @@ impl Blocker {
         match self {
             Self::Held(_) => format!("{who} may still have it"),
             Self::Named(_) => format!("{who} shall have it, as its desired state says"),
+            Self::Unheard(_) => {
+                format!("nothing was heard of {who} since a backup was restored")
+            }
             Self::Unproven(_) => format!("no live call proves what {who} runs now"),
             Self::Stale(_, secs) => {
                 format!("the last proof of {who} is older than {} min", secs / 60)

@@ -85,10 +85,19 @@ impl State {
             first_seen: before(86_400 * 3),
             holdings_open,
             bindings_proven: 2,
+            revoke_waits: Vec::new(),
+            may_be_revoked: false,
         };
         let versions = vec![
             version(7, v1::KeyState::Current, 2),
-            version(6, v1::KeyState::Previous, 0),
+            v1::KeyVersion {
+                may_be_revoked: true,
+                ..version(6, v1::KeyState::Previous, 0)
+            },
+            v1::KeyVersion {
+                revoke_waits: vec!["berlin/default/assistant may still have it".into()],
+                ..version(5, v1::KeyState::Abandoned, 1)
+            },
         ];
         Ok(v1::GetKeyResponse {
             key: Some(key),

@@ -8,6 +8,7 @@ use keyfleet_proto::v1;
 use keyfleet_store::KeyRow;
 
 use super::{Sight, wire_time};
+use crate::app::revoke::is_leftover;
 use crate::error::Error;
 
 /// Every Key.
@@ -43,10 +44,14 @@ pub(crate) fn key(sight: &Sight<'_>, name: &str) -> Result<v1::GetKeyResponse, E
     for evidence in sight.evidence(&parsed)? {
         *proven.entry(evidence.version).or_default() += 1;
     }
-    let versions = sight
-        .key_versions(&parsed)?
+    let versions = sight.key_versions(&parsed)?;
+    let leftovers = versions.iter().filter(|row| is_leftover(row.state));
+    let mut waits = sight.revoke_waits(&parsed, leftovers.map(|row| row.version))?;
+    let versions = versions
         .into_iter()
         .map(|version| v1::KeyVersion {
+            may_be_revoked: waits.get(&version.version).is_some_and(Vec::is_empty),
+            revoke_waits: waits.remove(&version.version).unwrap_or_default(),
             version: version.version.0,
             state: v1::KeyState::from(version.state).into(),
             fingerprint: version.fingerprint,

@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingId;
+use keyfleet_core::campaign::guard::blockers;
 use keyfleet_core::fleet::Selector;
-use keyfleet_core::id::{ConnectorName, DeploymentId, DeploymentName, KeyName, RolloutId};
+use keyfleet_core::id::{
+    ConnectorName, DeploymentId, DeploymentName, KeyName, KeyVersion, RolloutId,
+};
 use keyfleet_core::key::KeyField;
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::{Strategy, Target, Waiting};
@@ -20,6 +23,7 @@ use keyfleet_store::{
 
 use super::short;
 use crate::app::barred::Barred;
+use crate::app::revoke::Uses;
 use crate::app::start::{Exchanges, full, later};
 use crate::app::step::{Loaded, load};
 use crate::error::Error;
@@ -125,6 +129,27 @@ impl<'a> Sight<'a> {
     pub(super) fn evidence(&self, key: &KeyName) -> Result<Vec<Evidence>, Error> {
         let rows = self.tx.evidence(key)?;
         Ok(self.only(rows, |row| row.binding.deployment))
+    }
+
+    /// What stands between a version of a Key and its revocation, a sentence each. All of the fleet counts, and only
+    /// what is in sight is named.
+    pub(super) fn revoke_waits(
+        &self,
+        key: &KeyName,
+        versions: impl IntoIterator<Item = KeyVersion>,
+    ) -> Result<BTreeMap<KeyVersion, Vec<String>>, Error> {
+        let uses = Uses::load(self.tx, key, &self.scene.online, self.scene.now)?;
+        let names = self.names();
+        let name = |id: &BindingId| {
+            let deployment = names.get(&id.deployment)?;
+            Some(format!("{deployment}/{}/{}", id.space, id.connector))
+        };
+        let waits = |version| {
+            let blockers = blockers(&uses.case(version));
+            let sentences = blockers.iter().map(|blocker| blocker.sentence(name));
+            (version, sentences.collect())
+        };
+        Ok(versions.into_iter().map(waits).collect())
     }
 
     /// The newest rollouts that have a target in sight.

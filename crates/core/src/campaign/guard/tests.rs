@@ -35,6 +35,7 @@ fn user(number: u128) -> User {
     User {
         id: binding(number),
         is_online: true,
+        is_unheard: false,
         told: Some(NEW),
         running: Some(runs),
         enrolment: enrolment(1),
@@ -86,6 +87,7 @@ fn each_condition_alone_holds_it() {
         Blocker::Held(vec![binding(9)]),
     );
     check(|c| c.users[1].told = Some(OLD), Blocker::Named(second()));
+    check(|c| c.users[1].is_unheard = true, Blocker::Unheard(second()));
     check(|c| c.users[1].evidence = None, Blocker::Unproven(second()));
     check(|c| c.users[1].running = None, Blocker::Unproven(second()));
     // Evidence of another revision, of an agent before it was enrolled anew, with the version that is to die.
@@ -211,6 +213,7 @@ mod properties {
                 |((is_online, confirmed_fence), told, running, by, proof)| User {
                     id: binding(by),
                     is_online,
+                    is_unheard: false,
                     told,
                     running: running.map(|(revision, version)| assignment(revision, version)),
                     enrolment: enrolment(by),
