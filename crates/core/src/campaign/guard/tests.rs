@@ -1,3 +1,5 @@
+//! The guard in tables, and properties that no case may break.
+
 use uuid::Uuid;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The table of states walked to its ends: every course, every event, every verb.
+
 use std::collections::BTreeSet;
 
 use super::*;
