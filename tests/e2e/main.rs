@@ -13,6 +13,7 @@ mod andon;
 mod audit;
 mod authority;
 mod backup;
+mod campaign;
 mod cluster;
 mod crash;
 mod deputy;

@@ -79,6 +79,8 @@ pub(crate) enum Command {
     ProbeGrant(u32),
     /// Somebody waits for fresh facts.
     CheckNow,
+    /// What was proven longer ago than this is to be proven anew.
+    ProveNow(Duration),
 }
 
 /// What a session must know for its `Hello`.
@@ -135,6 +137,8 @@ pub(crate) struct Reconciler {
     grants: Grants,
     quiet: Quiet,
     check: Check,
+    /// Proofs from before are too old: control said so.
+    prove_since: Option<Timestamp>,
     survey: Survey,
     /// What the last preflight found.
     checked: Option<v1::KibanaFacts>,
@@ -200,6 +204,7 @@ impl Reconciler {
             grants: Grants::default(),
             quiet: Quiet::default(),
             check: Check::new(now),
+            prove_since: None,
             survey: Survey::default(),
             checked: None,
             facts: None,
@@ -287,6 +292,9 @@ impl Reconciler {
             }
             Command::Andon(on) => self.set_andon(on),
             Command::ProbeGrant(count) => self.grants.grant(count, Instant::now()),
+            Command::ProveNow(age) => {
+                self.prove_since = Self::now_on_the_wall().checked_sub(age).ok();
+            }
             Command::CheckNow => {
                 self.check.ask(Instant::now());
                 self.survey.ask(Instant::now());

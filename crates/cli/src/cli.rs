@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    andon, apply, audit, ca, completions, context, delete, deployment, describe, get, key, models,
-    plan, rollout, token, version,
+    andon, apply, audit, ca, campaign, completions, context, delete, deployment, describe, get,
+    key, models, plan, rollout, token, version,
 };
 use crate::{duration, exit};
 
@@ -82,6 +82,9 @@ Example:
     /// Watch and steer rollouts
     #[command(subcommand)]
     Rollout(rollout::Command),
+    /// Rotate keys: watch, approve and steer campaigns
+    #[command(subcommand)]
+    Campaign(campaign::Command),
     /// Suspend, revoke, replace, remove and label deployments
     #[command(subcommand)]
     Deployment(deployment::Command),

@@ -149,6 +149,7 @@ mod tests {
             },
             allowed_hosts: Vec::new(),
             scope: Selector::default(),
+            rotation: keyfleet_core::key::Rotation::default(),
         }
     }
 

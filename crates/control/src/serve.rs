@@ -25,7 +25,9 @@ use crate::grpc::agent::AgentApi;
 use crate::grpc::operator::OperatorApi;
 use crate::init::{database_path, fingerprint_path};
 use crate::keyring::KeyRing;
-use crate::tasks::{Tasks, audit_log, gates, last_seen, planner, rotation, upkeep, vault_poll};
+use crate::tasks::{
+    Tasks, audit_log, campaigns, gates, last_seen, planner, rotation, upkeep, vault_poll,
+};
 use crate::{files, tls, web};
 
 /// HTTP/2 pings that find half-open connections; liveness itself is judged by heartbeats.
@@ -110,6 +112,10 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Er
     let operators = listen(&app.config.operators).await?;
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("the planner", planner::run(app.clone(), shutdown.clone()));
+    tasks.spawn(
+        "the campaigns",
+        campaigns::run(app.clone(), shutdown.clone()),
+    );
     tasks.spawn(
         "the questions of gates",
         gates::run(app.clone(), asker, shutdown.clone()),

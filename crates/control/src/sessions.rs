@@ -3,6 +3,7 @@
 mod boots;
 mod looks;
 mod pace;
+mod proofs;
 pub(crate) mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use boots::Boots;
 pub(crate) use looks::Look;
 use looks::Looks;
 pub(crate) use pace::Pace;
+use proofs::Proofs;
 
 /// New sessions a second: a fleet of 10,000 is back within half a minute, and operators' calls stay quick meanwhile.
 const ADMITTED_PER_SECOND: u32 = 500;
@@ -115,6 +117,7 @@ struct Entry {
     boot: String,
     changed: Arc<Notify>,
     looks: Arc<Looks>,
+    proofs: Arc<Proofs>,
     standings: Arc<AtomicU64>,
     end: CancellationToken,
     ending: Arc<OnceLock<Ending>>,
@@ -137,6 +140,8 @@ pub(crate) struct Seat {
     pub(crate) changed: Arc<Notify>,
     /// Told when somebody wants the agent to look at its Kibana.
     pub(crate) looks: Arc<Looks>,
+    /// Told when proofs of the agent are too old.
+    pub(crate) proofs: Arc<Proofs>,
     /// Counts changes of the deployment's standing.
     standings: Arc<AtomicU64>,
     /// Cancelled at the shutdown, and where somebody ended the session.
@@ -211,6 +216,7 @@ impl Sessions {
             number,
             changed: Arc::new(Notify::new()),
             looks: Arc::default(),
+            proofs: Arc::default(),
             standings: Arc::new(AtomicU64::new(0)),
             end: shutdown.child_token(),
             ending: Arc::new(OnceLock::new()),
@@ -220,6 +226,7 @@ impl Sessions {
             boot: boot.to_owned(),
             changed: seat.changed.clone(),
             looks: seat.looks.clone(),
+            proofs: seat.proofs.clone(),
             standings: seat.standings.clone(),
             end: seat.end.clone(),
             ending: seat.ending.clone(),
@@ -277,6 +284,17 @@ impl Sessions {
         let live = self.lock();
         let entry = live.by_deployment.get(&deployment)?;
         Some(entry.looks.ask())
+    }
+
+    /// Has the agents of these deployments prove what was proven longer ago than this; who is away is asked when it is
+    /// needed again.
+    pub(crate) fn ask_proofs(&self, deployments: &BTreeSet<DeploymentId>, older_than_secs: u32) {
+        let live = self.lock();
+        for deployment in deployments {
+            if let Some(entry) = live.by_deployment.get(deployment) {
+                entry.proofs.ask(older_than_secs);
+            }
+        }
     }
 
     /// The deployments whose agents are connected.

@@ -146,6 +146,10 @@ id!(
     RolloutId, "rollout"
 );
 id!(
+    /// One campaign.
+    CampaignId, "campaign"
+);
+id!(
     /// One join or operator token; says nothing about its value.
     TokenId, "token"
 );

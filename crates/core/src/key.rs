@@ -72,6 +72,28 @@ pub struct Key {
     pub allowed_hosts: Vec<String>,
     /// Deployments that may use it.
     pub scope: Selector,
+    /// How a new version takes the place of an old one.
+    pub rotation: Rotation,
+}
+
+/// How a new version of a Key takes the place of an old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// How long the old version is kept alive once everybody has proven the new one, so that a rollback needs nothing from
+    /// the provider; in seconds.
+    pub overlap_secs: u64,
+    /// How many people have to agree before the old version is revoked.
+    pub approvals: u32,
+}
+
+impl Default for Rotation {
+    /// A day, and one person.
+    fn default() -> Self {
+        Self {
+            overlap_secs: 24 * 60 * 60,
+            approvals: 1,
+        }
+    }
 }
 
 /// Where a version of a Key is in its life.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::{Assignment, BindingState, Rung};
+use keyfleet_core::campaign;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::fleet::{LABEL_CHARS_MAX, Labels, is_label};
 use keyfleet_core::id::{Generation, KeyVersion, Revision};
@@ -193,6 +194,12 @@ wire_enum!(Phase, v1::RolloutPhase, {
     Aborted, Superseded,
 });
 wire_enum!(Verb, v1::RolloutVerb, { Pause, Resume, Abort, Rollback, Retry, Approve, FastForward });
+wire_enum!(campaign::State, v1::CampaignState, {
+    Planned, Minting, Validating, Rolling, Converged, Draining, RevokeReady, Revoking, VerifyingDead, Closed, Halted,
+    RollingBack, RolledBack, Cancelled,
+});
+wire_enum!(campaign::Course, v1::CampaignCourse, { Forward, RevokeFirst, Back, Cancel });
+wire_enum!(campaign::Verb, v1::CampaignVerb, { Pause, Resume, Rollback, Approve, Confirm });
 wire_enum!(Verdict, v1::GateVerdict, { Pass, Fail, Inconclusive });
 wire_enum!(Role, v1::Role, { Viewer, Operator, Admin });
 wire_enum!(Standing, v1::Standing, { Active, Suspended, Cloned, Revoked });

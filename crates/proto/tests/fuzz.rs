@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use keyfleet_core::binding::BindingState;
+use keyfleet_core::campaign;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::id::{ConnectorName, DeploymentName, KeyName, SpaceId};
 use keyfleet_core::key::KeyState;
@@ -58,10 +59,12 @@ macro_rules! every_message {
             RemoveDeploymentResponse, LabelDeploymentRequest, LabelDeploymentResponse, Ca, GetCaRequest, GetCaResponse,
             RotateCaRequest, RotateCaResponse, FinishCaRotationRequest, FinishCaRotationResponse, ReadAuditRequest,
             AuditEntry, AndonState, SetAndonRequest, SetAndonResponse, Check, SeenConnector, Probe, ProbeRequest,
-            ProbeGrant, CheckNow, PreflightDeploymentRequest, PreflightDeploymentResponse, Adopt, Adoption,
+            ProbeGrant, CheckNow, ProveNow, PreflightDeploymentRequest, PreflightDeploymentResponse, Adopt, Adoption,
             Conflict, Estimate, GateState, ExplainRolloutRequest, ExplainRolloutResponse, SimulateRolloutRequest,
             SimulateRolloutResponse, SimulationProgress, SimulationResult, SimulatedRollout, SimulatedWave, SimulatedEvent,
-            WorstCase,
+            WorstCase, Campaign, CampaignStep, StartCampaignRequest, StartCampaignResponse, ListCampaignsRequest,
+            ListCampaignsResponse, GetCampaignRequest, GetCampaignResponse, WatchCampaignRequest, WatchCampaignResponse,
+            ChangeCampaignRequest, ChangeCampaignResponse,
         }
     };
 }
@@ -144,6 +147,12 @@ fn whatever_is_decoded_is_taken_or_refused_by_field() {
                 v1::DriftPolicy::try_from(number).map(|wire| check(DriftPolicy::try_from(wire)));
             let _ = v1::RolloutPhase::try_from(number).map(|wire| check(Phase::try_from(wire)));
             let _ = v1::RolloutVerb::try_from(number).map(|wire| check(Verb::try_from(wire)));
+            let _ = v1::CampaignState::try_from(number)
+                .map(|wire| check(campaign::State::try_from(wire)));
+            let _ = v1::CampaignCourse::try_from(number)
+                .map(|wire| check(campaign::Course::try_from(wire)));
+            let _ = v1::CampaignVerb::try_from(number)
+                .map(|wire| check(campaign::Verb::try_from(wire)));
             let _ = v1::GateVerdict::try_from(number).map(|wire| check(Verdict::try_from(wire)));
             let _ = v1::Role::try_from(number).map(|wire| check(Role::try_from(wire)));
             let _ = v1::Standing::try_from(number).map(|wire| check(Standing::try_from(wire)));

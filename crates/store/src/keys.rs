@@ -2,9 +2,10 @@
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::id::{KeyName, KeyVersion};
-use keyfleet_core::key::{Key, KeyField, KeyLocation, KeyState};
+use keyfleet_core::key::{Key, KeyField, KeyLocation, KeyState, Rotation};
 use keyfleet_core::travel::HostPattern;
 use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
 
 use crate::rows::{SelectorRow, from_json, known, nanos, parse, time, time_opt, to_json};
 use crate::{Error, Tx};
@@ -37,6 +38,35 @@ pub struct KeyVersionRow {
     pub first_seen: Timestamp,
     /// Vault still has its value: it can be read again.
     pub readable: bool,
+    /// Bindings may get it: no campaign holds it back any more.
+    pub released: bool,
+}
+
+/// How a Key rotates, as JSON.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RotationRow {
+    overlap_secs: Option<u64>,
+    approvals: Option<u32>,
+}
+
+impl From<&Rotation> for RotationRow {
+    fn from(rotation: &Rotation) -> Self {
+        Self {
+            overlap_secs: Some(rotation.overlap_secs),
+            approvals: Some(rotation.approvals),
+        }
+    }
+}
+
+impl From<RotationRow> for Rotation {
+    fn from(row: RotationRow) -> Self {
+        let usual = Self::default();
+        Self {
+            overlap_secs: row.overlap_secs.unwrap_or(usual.overlap_secs),
+            approvals: row.approvals.unwrap_or(usual.approvals),
+        }
+    }
 }
 
 impl KeyVersionRow {
@@ -53,7 +83,7 @@ impl Tx<'_> {
     /// Where the database fails.
     pub fn keys(&self) -> Result<Vec<KeyRow>, Error> {
         let mut statement = self.0.prepare_cached(
-            "SELECT name, mount, path, field, allowed_hosts, scope, vault_status, checked_at, parts
+            "SELECT name, mount, path, field, allowed_hosts, scope, vault_status, checked_at, parts, rotation
              FROM keys ORDER BY name",
         )?;
         let mut rows = statement.query([])?;
@@ -75,10 +105,10 @@ impl Tx<'_> {
         };
         self.0
             .prepare_cached(
-                "INSERT INTO keys (name, mount, path, field, allowed_hosts, scope, vault_status, parts)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'not asked yet', ?7)
+                "INSERT INTO keys (name, mount, path, field, allowed_hosts, scope, vault_status, parts, rotation)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'not asked yet', ?7, ?8)
                  ON CONFLICT (name) DO UPDATE SET mount = ?2, path = ?3, field = ?4,
-                 allowed_hosts = ?5, scope = ?6, parts = ?7",
+                 allowed_hosts = ?5, scope = ?6, parts = ?7, rotation = ?8",
             )?
             .execute(params![
                 key.name.as_str(),
@@ -88,6 +118,7 @@ impl Tx<'_> {
                 to_json(TABLE, &key.allowed_hosts)?,
                 to_json(TABLE, &SelectorRow::from(&key.scope))?,
                 parts,
+                to_json(TABLE, &RotationRow::from(&key.rotation))?,
             ])?;
         Ok(())
     }
@@ -152,7 +183,7 @@ impl Tx<'_> {
     /// Where the database fails.
     pub fn key_versions(&self, key: &KeyName) -> Result<Vec<KeyVersionRow>, Error> {
         let mut statement = self.0.prepare_cached(
-            "SELECT version, state, fingerprint, shown, first_seen, readable FROM key_versions
+            "SELECT version, state, fingerprint, shown, first_seen, readable, released FROM key_versions
              WHERE key = ?1 ORDER BY version DESC",
         )?;
         let mut rows = statement.query([key.as_str()])?;
@@ -170,7 +201,7 @@ impl Tx<'_> {
     pub fn insert_key_version(&self, key: &KeyName, row: &KeyVersionRow) -> Result<(), Error> {
         self.0
             .prepare_cached(
-                "INSERT OR IGNORE INTO key_versions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR IGNORE INTO key_versions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 key.as_str(),
@@ -180,6 +211,7 @@ impl Tx<'_> {
                 row.shown,
                 nanos(row.first_seen),
                 row.readable,
+                row.released,
             ])?;
         Ok(())
     }
@@ -216,6 +248,17 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Lets bindings get a version.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn release_key_version(&self, key: &KeyName, version: KeyVersion) -> Result<(), Error> {
+        self.0
+            .prepare_cached("UPDATE key_versions SET released = 1 WHERE key = ?1 AND version = ?2")?
+            .execute(params![key.as_str(), version.0])?;
+        Ok(())
+    }
+
     /// Moves a version to another state of its life.
     ///
     /// # Errors
@@ -236,6 +279,7 @@ impl Tx<'_> {
 fn read_key(row: &Row<'_>) -> Result<KeyRow, Error> {
     let scope: SelectorRow = from_json(TABLE, &row.get::<_, String>(5)?)?;
     let parts: String = row.get(8)?;
+    let rotation: RotationRow = from_json(TABLE, &row.get::<_, String>(9)?)?;
     let field = match parts.as_str() {
         "" => KeyField::One(row.get(3)?),
         parts => KeyField::Parts(from_json(TABLE, parts)?),
@@ -250,6 +294,7 @@ fn read_key(row: &Row<'_>) -> Result<KeyRow, Error> {
             },
             allowed_hosts: from_json(TABLE, &row.get::<_, String>(4)?)?,
             scope: scope.into(),
+            rotation: rotation.into(),
         },
         vault_status: row.get(6)?,
         checked_at: time_opt(TABLE, row.get(7)?)?,
@@ -265,5 +310,6 @@ fn read_version(row: &Row<'_>) -> Result<KeyVersionRow, Error> {
         shown: row.get(3)?,
         first_seen: time("key_versions", row.get(4)?)?,
         readable: row.get(5)?,
+        released: row.get(6)?,
     })
 }

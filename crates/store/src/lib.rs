@@ -23,6 +23,7 @@
 mod audit;
 mod backup;
 mod bindings;
+mod campaigns;
 mod deployments;
 mod error;
 mod events;
@@ -52,6 +53,7 @@ use tokio::sync::Semaphore;
 pub use audit::AuditEntry;
 pub use backup::{Contents, backup};
 pub use bindings::{Binding, Desired, Progress};
+pub use campaigns::{CampaignRow, CampaignStep};
 pub use deployments::{Check, Deployment, Facts, Space};
 pub use error::{Error, Trouble};
 pub use events::{Event, EventScope, Retention};

@@ -298,6 +298,49 @@ CREATE INDEX seen_connectors_like_ours ON seen_connectors (id, deployment) WHERE
 -- True once an agent has looked through every space: what is not listed is not there.
 ALTER TABLE deployments ADD COLUMN connectors_complete INTEGER NOT NULL DEFAULT 0;
 
+-- False while a campaign has not let it go to the fleet yet.
+ALTER TABLE key_versions ADD COLUMN released INTEGER NOT NULL DEFAULT 1;
+-- How a Key rotates, as JSON.
+ALTER TABLE keys ADD COLUMN rotation TEXT NOT NULL DEFAULT '{}';
+
+CREATE TABLE campaigns (
+  id TEXT PRIMARY KEY,
+  key TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  rotation TEXT NOT NULL,
+  state TEXT NOT NULL,
+  active INTEGER NOT NULL,
+  stopped TEXT,
+  course TEXT NOT NULL,
+  old INTEGER,
+  new INTEGER,
+  overtaken TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  state_since INTEGER NOT NULL,
+  converged_at INTEGER,
+  started_at INTEGER NOT NULL,
+  ended_at INTEGER
+) STRICT;
+CREATE INDEX campaigns_active ON campaigns (active) WHERE active = 1;
+
+CREATE TABLE campaign_steps (
+  campaign TEXT NOT NULL,
+  number INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  state TEXT NOT NULL,
+  text TEXT NOT NULL,
+  PRIMARY KEY (campaign, number)
+) STRICT;
+
+CREATE TABLE campaign_approvals (
+  campaign TEXT NOT NULL,
+  principal TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (campaign, principal)
+) STRICT;
+
 CREATE TABLE sets (
   kind TEXT NOT NULL,
   name TEXT NOT NULL,
@@ -393,6 +436,8 @@ mod tests {
             "rollout_targets WHERE rollout = ?1 ORDER BY deployment",
             "rollout_bindings WHERE rollout = ?1 ORDER BY deployment, space, connector",
             "key_versions WHERE key = ?1 ORDER BY version DESC",
+            "campaigns WHERE active = 1",
+            "campaign_steps WHERE campaign = ?1 ORDER BY number",
             "deployments WHERE name = ?1",
             "tokens WHERE hash = ?1",
         ] {

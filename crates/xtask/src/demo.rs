@@ -1,8 +1,10 @@
 //! `cargo xtask demo`: the main job on this machine, with everything that is outside of it simulated or real and local.
 
+mod rotate;
+
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::fleet::{AgentOptions, Control};
@@ -68,11 +70,36 @@ struct Demo {
     stack: Stack,
 }
 
-/// Runs the demo; with `keep` everything stays up until Ctrl-C.
+/// What the demo shows beside its three acts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Everything stays up until Ctrl-C.
+    pub keep: bool,
+    /// A fourth act: a key is rotated.
+    pub rotate: bool,
+}
+
+/// Reads the flags.
+///
+/// # Errors
+/// One that is not known.
+pub fn options(arguments: &[String]) -> Result<Options> {
+    let mut options = Options::default();
+    for argument in arguments {
+        match argument.as_str() {
+            "--keep" => options.keep = true,
+            "--rotate" => options.rotate = true,
+            other => bail!("`demo` knows `--keep` and `--rotate`, not `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+/// Runs the demo.
 ///
 /// # Errors
 /// Any act did not go as told: the exit code is 0 only if all of it really happened.
-pub fn run(keep: bool) -> Result<()> {
+pub fn run(options: Options) -> Result<()> {
     title("Setting up");
     bao::fetch()?;
     binaries::build()?;
@@ -80,7 +107,10 @@ pub fn run(keep: bool) -> Result<()> {
     demo.first_install()?;
     demo.new_model()?;
     demo.broken_canary()?;
-    demo.close(keep)
+    if options.rotate {
+        demo.rotate()?;
+    }
+    demo.close(options.keep)
 }
 
 impl Demo {

@@ -8,7 +8,8 @@ use xtask::{bao, bench, binaries, demo, say, simulate};
 const USAGE: &str = "\
 Usage: cargo xtask <command>
 
-  demo [--keep]      run the whole product on this machine and show a rollout
+  demo [--rotate] [--keep]
+                     run the whole product on this machine and show a rollout; with --rotate also a key rotation
   test [arguments]   fetch OpenBao, build every binary, run every test; arguments go to the test runner
   check              format, lints, licences, then test: what CI runs
   bench [arguments]  measure against the bars of the design; `--json FILE` writes the figures down too
@@ -18,7 +19,7 @@ Usage: cargo xtask <command>
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Task {
-    Demo { keep: bool },
+    Demo(demo::Options),
     Test(Vec<String>),
     Check,
     Bench { json: Option<std::path::PathBuf> },
@@ -43,8 +44,7 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
     let rest: Vec<String> = arguments.collect();
     match (command.as_str(), rest.as_slice()) {
         ("test", _) => Ok(Task::Test(rest)),
-        ("demo", []) => Ok(Task::Demo { keep: false }),
-        ("demo", [flag]) if flag == "--keep" => Ok(Task::Demo { keep: true }),
+        ("demo", flags) => Ok(Task::Demo(demo::options(flags)?)),
         ("bench", _) => Ok(Task::Bench {
             json: bench::arguments(&rest)?,
         }),
@@ -62,7 +62,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Test(arguments) => test(&arguments),
         Task::Check => check(),
-        Task::Demo { keep } => demo::run(keep),
+        Task::Demo(options) => demo::run(options),
         Task::Bench { json } => bench::run(json.as_deref()),
         Task::Simulate(seeds) => simulate::run(seeds),
         Task::Help => {

@@ -193,7 +193,7 @@ impl Reconciler {
         (step, probe_in.filter(|probe_in| !probe_in.is_zero()))
     }
 
-    /// Whether a proof is too old, or of another Kibana than the one that runs now; and how long it is good for.
+    /// Whether a proof is too old, by its interval or because control asked for a newer one, or of another Kibana than the one that runs now; and how long it is good for.
     fn is_probe_due(&self, slot: &Slot, entry: &Entry) -> (bool, Option<std::time::Duration>) {
         let applied = entry.applied.as_ref();
         let proven_at = applied.and_then(|applied| applied.proven_at);
@@ -204,7 +204,11 @@ impl Reconciler {
             .zip(proven_on)
             .is_some_and(|(version, proven_on)| version != proven_on);
         let is_old = probe_in.is_some_and(|probe_in| probe_in.is_zero());
-        (is_upgraded || is_old, probe_in)
+        let is_asked = self
+            .prove_since
+            .zip(proven_at)
+            .is_some_and(|(since, proven_at)| proven_at < since);
+        (is_upgraded || is_old || is_asked, probe_in)
     }
 
     /// True where what a removal waits for works: every binding of that connector is proven, was seen as it was

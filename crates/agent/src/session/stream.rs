@@ -174,6 +174,10 @@ impl Session {
             }
             Some(Theirs::ProbeGrant(grant)) => self.tell(Command::ProbeGrant(grant.count)).await?,
             Some(Theirs::CheckNow(_)) => self.tell(Command::CheckNow).await?,
+            Some(Theirs::ProveNow(now)) => {
+                let age = Duration::from_secs(now.older_than_secs.into());
+                self.tell(Command::ProveNow(age)).await?;
+            }
             // A Welcome comes once; what this version does not know is for newer agents.
             Some(Theirs::Welcome(_)) | None => {}
         }

@@ -388,3 +388,18 @@ async fn proofs_age() {
     assert_eq!((created, replaced), (1, 0));
     harness.stop().await;
 }
+
+#[tokio::test]
+async fn what_control_wants_proven_anew_is_proven_once_more_and_not_written() {
+    let mut harness = watching().await;
+    let first = harness
+        .prove(with_policy(&harness, v1::DriftPolicy::Correct))
+        .await;
+    // A proof of a moment ago is young enough.
+    let prove = |older_than_secs| ToAgent::ProveNow(v1::ProveNow { older_than_secs });
+    harness.control.send(prove(3600));
+    harness.control.send(prove(0));
+    until_proven_again(&harness, &first).await;
+    assert_eq!(harness.writes().await.1, 0);
+    harness.stop().await;
+}

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use keyfleet_proto::v1;
 
-use super::{Session, rollout};
+use super::{Session, campaign, rollout};
 use crate::client::Client;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -37,6 +37,15 @@ Example:
         /// Name of the key
         name: String,
     },
+    /// A campaign with the path it took
+    #[command(after_long_help = "\
+Example:
+  keyfleet describe campaign 0192f3a4")]
+    Campaign {
+        /// Id of the campaign, or its beginning; the active one where left out
+        #[arg(default_value = "", hide_default_value = true)]
+        id: String,
+    },
     /// A rollout with its waves, targets and events
     #[command(after_long_help = "\
 Example:
@@ -54,6 +63,7 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
         Command::Deployment { name } => deployment(&client, printer, name).await?,
         Command::Connector { name } => connector(&client, printer, name).await?,
         Command::Key { name } => key(&client, printer, name).await?,
+        Command::Campaign { id } => campaign::show(&client, printer, id).await?,
         Command::Rollout { id } => rollout::show(&client, printer, id.as_deref()).await?,
     }
     Ok(Exit::Ok)

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use keyfleet_proto::v1;
 
-use super::Session;
+use super::{Session, campaign};
 use crate::client::Client;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -63,6 +63,16 @@ Example:
         #[arg(long)]
         active: bool,
     },
+    /// Campaigns
+    #[command(alias = "campaign")]
+    #[command(after_long_help = "\
+Example:
+  keyfleet get campaigns --active")]
+    Campaigns {
+        /// Only those that have not ended
+        #[arg(long)]
+        active: bool,
+    },
     /// Tokens, without their values
     #[command(alias = "token")]
     #[command(after_long_help = "\
@@ -103,13 +113,16 @@ pub(super) async fn run(session: &Session<'_>, command: Command) -> Result<Exit,
         Command::Keys => keys(&client, printer).await?,
         Command::Bindings(args) => bindings(&client, printer, args).await?,
         Command::Rollouts { active } => rollouts(&client, printer, active).await?,
+        Command::Campaigns { active } => {
+            campaign::list(&client, printer, active, String::new()).await?
+        }
         Command::Tokens => tokens(&client, printer).await?,
     }
     Ok(Exit::Ok)
 }
 
 /// The note for an empty list.
-fn empty(is_empty: bool, note: &'static str) -> Option<&'static str> {
+pub(super) fn empty(is_empty: bool, note: &'static str) -> Option<&'static str> {
     is_empty.then_some(note)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod andon;
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod ca;
+pub(crate) mod campaign;
 pub(crate) mod completions;
 pub(crate) mod context;
 pub(crate) mod delete;
@@ -114,6 +115,7 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Error> {
         Command::Get(command) => get::run(&session, command).await,
         Command::Describe(command) => describe::run(&session, command).await,
         Command::Status => status::run(&session).await,
+        Command::Campaign(command) => campaign::run(&session, command).await,
         Command::Rollout(command) => rollout::run(&session, command).await,
         Command::Deployment(command) => deployment::run(&session, command).await,
         Command::Token(command) => token::run(&session, command).await,

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod ca;
+pub(crate) mod campaign;
 pub(crate) mod connector;
 pub(crate) mod deployment;
 pub(crate) mod gate;

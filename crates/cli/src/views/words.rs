@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use keyfleet_core::binding::{BindingState, Rung};
+use keyfleet_core::campaign;
 use keyfleet_core::failure::FailureClass;
 use keyfleet_core::key::KeyState;
 use keyfleet_core::placement::DriftPolicy;
@@ -120,6 +121,38 @@ pub(crate) fn phase_tone(wire: i32) -> Tone {
         )
         | None => Tone::Between,
     }
+}
+
+/// A campaign's state from the wire.
+pub(crate) fn campaign_state(wire: i32) -> Option<campaign::State> {
+    known::<v1::CampaignState, _>(wire)
+}
+
+/// What a campaign is up to, from the wire.
+pub(crate) fn campaign_course(wire: i32) -> Option<campaign::Course> {
+    known::<v1::CampaignCourse, _>(wire)
+}
+
+/// A campaign's state in words, with its colour.
+pub(crate) fn campaign_state_word(wire: i32) -> (&'static str, Tone) {
+    let state = campaign_state(wire);
+    let tone = match state {
+        Some(campaign::State::Closed) => Tone::Good,
+        Some(
+            campaign::State::Halted
+            | campaign::State::RollingBack
+            | campaign::State::RolledBack
+            | campaign::State::Cancelled,
+        ) => Tone::Bad,
+        _ => Tone::Between,
+    };
+    (state.map_or(UNKNOWN, campaign::State::as_str), tone)
+}
+
+/// The same as a cell.
+pub(crate) fn campaign_state_cell(wire: i32) -> Cell {
+    let (word, tone) = campaign_state_word(wire);
+    Cell::toned(word, tone)
 }
 
 /// What a gate last said; one that has not answered holds the rollout up too.

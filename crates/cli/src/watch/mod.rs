@@ -1,6 +1,7 @@
 //! Following rollouts until they end: a stream that is opened again when it drops, shown live.
 
 mod bars;
+mod campaign;
 mod lines;
 mod trial;
 
@@ -11,6 +12,7 @@ use futures_util::future::try_join_all;
 use keyfleet_core::rollout::Phase;
 use keyfleet_proto::v1;
 
+pub(crate) use self::campaign::CampaignLines;
 pub(crate) use self::trial::Trial;
 use crate::client::{self, Client};
 use crate::duration;

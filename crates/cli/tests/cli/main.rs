@@ -11,6 +11,7 @@ mod harness;
 
 mod apply;
 mod audit;
+mod campaign;
 mod context;
 mod delete;
 mod deployment;

@@ -86,7 +86,8 @@ fn promote(tx: &Tx<'_>, loaded: &Loaded) -> Result<(), Error> {
     Ok(())
 }
 
-fn make_current(tx: &Tx<'_>, key: &KeyName, version: KeyVersion) -> Result<(), Error> {
+/// Makes it the current version, and those before it previous ones.
+pub(crate) fn make_current(tx: &Tx<'_>, key: &KeyName, version: KeyVersion) -> Result<(), Error> {
     for row in tx.key_versions(key)? {
         let is_open = matches!(row.state, KeyState::Pending | KeyState::Current);
         if row.version == version && row.state == KeyState::Pending {

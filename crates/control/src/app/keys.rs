@@ -12,8 +12,8 @@ use keyfleet_store::{KeyRow, KeyVersionRow, Tx};
 use keyfleet_vault::{Newest, VersionInfo, VersionState};
 use secrecy::SecretString;
 
-use super::start::{refresh_goals, start_rollouts};
-use super::{App, KEYFLEET};
+use super::App;
+use super::campaign::version_found;
 use crate::clock;
 use crate::error::Error;
 
@@ -48,7 +48,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Stores it and rolls out what is new.
+    /// Stores it; a new version is rolled out, or a campaign's.
     fn store(self, tx: &Tx<'_>, key: &Key, now: Timestamp) -> Result<(), Error> {
         let name = &key.name;
         // Vault takes its time: the Key may be gone meanwhile, or another of its name be there.
@@ -61,10 +61,7 @@ impl Seen {
             tx.set_readable(name, version, readable)?;
         }
         if let Some(version) = &self.found {
-            tx.insert_key_version(name, version)?;
-            let goals = refresh_goals(tx, now)?;
-            let cause = format!("key {name} has version {} in Vault", version.version.0);
-            start_rollouts(tx, &goals.spread(), &cause, KEYFLEET, now)?;
+            version_found(tx, name, version, now)?;
         }
         Ok(())
     }
@@ -253,6 +250,7 @@ impl App {
             shown: shown_as(key, value),
             first_seen: clock::now(),
             readable: true,
+            released: true,
         }
     }
 }
@@ -325,6 +323,7 @@ mod tests {
                 shown: String::new(),
                 first_seen: clock::now(),
                 readable: true,
+                released: true,
             }),
         };
         let key = world.write(|tx| Ok(tx.keys()?.remove(0).key)).await;

@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub(crate) mod authority;
 pub(crate) mod barred;
 pub(crate) mod calendar;
+pub(crate) mod campaign;
 pub(crate) mod conflict;
 pub(crate) mod delete;
 pub(crate) mod desired;
@@ -52,6 +53,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::keyring::KeyRing;
 use crate::sessions::Sessions;
+use campaign::trial::Trials;
 use verdict::Verdicts;
 
 /// The name in the history of what nobody asked for.
@@ -72,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) keyring: KeyRing,
     pub(crate) sessions: Sessions,
     pub(crate) verdicts: Verdicts,
+    /// What the provider said of key versions when campaigns asked.
+    pub(crate) trials: Trials,
     pub(crate) shutdown: CancellationToken,
     /// Wakes the planner. One permit is kept: a nudge is never lost.
     pub(crate) nudge: Notify,
@@ -163,6 +167,7 @@ impl App {
             keyring,
             sessions,
             verdicts,
+            trials: Trials::default(),
             shutdown,
             nudge: Notify::new(),
             andon: watch::Sender::new(None),

@@ -119,6 +119,16 @@ impl Change {
                     new.allowed_hosts.join(","),
                 ),
                 ("spec.scope", old.scope.to_string(), new.scope.to_string()),
+                (
+                    "spec.rotation.overlap",
+                    format!("{}s", old.rotation.overlap_secs),
+                    format!("{}s", new.rotation.overlap_secs),
+                ),
+                (
+                    "spec.rotation.approvals",
+                    old.rotation.approvals.to_string(),
+                    new.rotation.approvals.to_string(),
+                ),
             ])
         });
         Self::new("Key", new.name.as_str(), old.is_none(), details)

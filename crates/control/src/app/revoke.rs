@@ -70,7 +70,7 @@ impl Uses {
                 running,
                 enrolment: *enrolment,
                 evidence,
-                confirmed_fence: false,
+                confirmed_fence: !is_under_way(&binding),
                 id: binding.id,
             });
         }
@@ -88,6 +88,23 @@ impl Uses {
         })
     }
 
+    /// Every binding that uses the Key, or is to use it.
+    pub(crate) fn users(&self) -> &[User] {
+        &self.users
+    }
+
+    /// How many of them run this version and have proven it.
+    pub(crate) fn proven(&self, version: Option<KeyVersion>) -> usize {
+        let is_so = |user: &&User| {
+            let proven = user
+                .evidence
+                .as_ref()
+                .map(|proof| proof.assignment.key_version);
+            proven.is_some() && proven == version
+        };
+        self.users.iter().filter(is_so).count()
+    }
+
     /// What the guard is asked as long as nothing is to be revoked yet: neither the age of evidence nor a fence counts.
     pub(crate) fn case(&self, version: KeyVersion) -> Case {
         Case {
@@ -103,6 +120,15 @@ impl Uses {
             is_fenced: false,
         }
     }
+}
+
+/// Told, and its agent may be writing. Whoever is not has answered the newest generation: nothing that is sent from
+/// the fence on names a retiring version.
+fn is_under_way(binding: &Binding) -> bool {
+    matches!(
+        binding.progress.state,
+        BindingState::Offered | BindingState::Received | BindingState::Applied
+    )
 }
 
 /// Told, and not answered yet.

@@ -4,6 +4,7 @@
 mod adoption;
 mod at_once;
 mod authority;
+mod campaign;
 mod deputy;
 mod explained;
 mod fit;

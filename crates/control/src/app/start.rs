@@ -24,7 +24,7 @@ use super::travel::Travel;
 use crate::error::Error;
 pub(crate) use exchange::{Exchanges, older_than};
 use insert::insert;
-pub(crate) use insert::{NOBODY_LEFT, supersede};
+pub(crate) use insert::{NOBODY_LEFT, supersede, time_ordered};
 pub(crate) use members::{later, phase_of};
 pub(crate) use spaces::{absent, full, site, spaces_changed, usable};
 
@@ -221,6 +221,7 @@ fn wanted(
         let versions: Vec<_> = tx
             .key_versions(&row.key.name)?
             .iter()
+            .filter(|v| v.released)
             .map(|v| (v.version, v.state))
             .collect();
         if let Some(version) = goal_version(&versions) {

@@ -1,5 +1,6 @@
 //! What operators see: rows put together as wire messages.
 
+mod campaigns;
 mod facts;
 mod fleet;
 mod keys;
@@ -36,6 +37,7 @@ impl App {
             online: self.sessions.online(),
             left: self.sessions.left(),
             waiting: self.waiting(),
+            around: self.around_campaigns(),
             problems,
         }
     }
@@ -52,6 +54,7 @@ impl App {
     }
 }
 
+pub(crate) use campaigns::{campaign, campaigns, only_campaign};
 pub(crate) use fleet::{
     binding_views, connector, connectors, deployment, deployments, placements, strategies,
 };

@@ -9,6 +9,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+use keyfleet_core::campaign;
 use keyfleet_core::fleet::Selector;
 use keyfleet_core::rollout::Verb;
 use keyfleet_proto::v1::operator_service_server::OperatorService;
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::app::apply::{Batch, Intent};
 use crate::app::audit::Since;
+use crate::app::campaign::verbs::Wanted;
 use crate::app::rollout::find;
 use crate::app::{App, view};
 use streams::Answers;
@@ -233,6 +235,74 @@ impl OperatorService for OperatorApi {
     ) -> Answer<v1::ExplainRolloutResponse> {
         self.act(request, |app, actor, call| async move {
             app.explain_rollout(&actor, call).await
+        })
+        .await
+    }
+
+    async fn start_campaign(
+        &self,
+        request: Request<v1::StartCampaignRequest>,
+    ) -> Answer<v1::StartCampaignResponse> {
+        self.act(request, |app, actor, call| async move {
+            let wanted = Wanted {
+                key: call.key,
+                reason: call.reason,
+                revoke_first: call.revoke_first,
+                yes: call.yes,
+            };
+            let id = app.start_campaign(&actor, wanted).await?;
+            let campaign = streams::campaign_now(&app, &actor, id.to_string()).await?;
+            Ok(v1::StartCampaignResponse {
+                campaign: Some(campaign),
+            })
+        })
+        .await
+    }
+
+    async fn list_campaigns(
+        &self,
+        request: Request<v1::ListCampaignsRequest>,
+    ) -> Answer<v1::ListCampaignsResponse> {
+        self.look(request, |call, sight| {
+            let campaigns = view::campaigns(sight, &call)?;
+            Ok(v1::ListCampaignsResponse { campaigns })
+        })
+        .await
+    }
+
+    async fn get_campaign(
+        &self,
+        request: Request<v1::GetCampaignRequest>,
+    ) -> Answer<v1::GetCampaignResponse> {
+        self.look(request, |call, sight| view::campaign(sight, &call.id))
+            .await
+    }
+
+    type WatchCampaignStream = Answers<v1::WatchCampaignResponse>;
+
+    async fn watch_campaign(
+        &self,
+        request: Request<v1::WatchCampaignRequest>,
+    ) -> Answer<Self::WatchCampaignStream> {
+        self.act(request, |app, actor, call| async move {
+            Ok(streams::campaign(app, actor, call.id))
+        })
+        .await
+    }
+
+    async fn change_campaign(
+        &self,
+        request: Request<v1::ChangeCampaignRequest>,
+    ) -> Answer<v1::ChangeCampaignResponse> {
+        self.act(request, |app, actor, call| async move {
+            let verb = campaign::Verb::try_from(call.verb())?;
+            let id = app
+                .change_campaign(&actor, &call.id, verb, &call.reason)
+                .await?;
+            let campaign = streams::campaign_now(&app, &actor, id.to_string()).await?;
+            Ok(v1::ChangeCampaignResponse {
+                campaign: Some(campaign),
+            })
         })
         .await
     }

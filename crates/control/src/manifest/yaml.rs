@@ -63,6 +63,18 @@ pub(super) struct KeySpec {
     pub(super) allowed_hosts: Option<Vec<String>>,
     #[serde(default)]
     pub(super) scope: SelectorForm,
+    #[serde(default)]
+    pub(super) rotation: RotationForm,
+}
+
+/// How a new version takes the place of an old one.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RotationForm {
+    /// How long the old version is kept alive once everybody has proven the new one.
+    pub(super) overlap: Option<Word<Span>>,
+    /// How many people have to agree before the old version is revoked.
+    pub(super) approvals: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]

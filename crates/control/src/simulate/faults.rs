@@ -330,6 +330,7 @@ impl Simulation {
                 shown: "sk-proj-…".to_owned(),
                 first_seen: now,
                 readable: true,
+                released: true,
             };
             tx.insert_key_version(key, &row)?;
             spread(tx, "a new key version", now)?;

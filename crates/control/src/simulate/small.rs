@@ -59,6 +59,7 @@ pub(crate) fn objects(
         },
         allowed_hosts: vec!["api.openai.com".to_owned()],
         scope: Selector::default(),
+        rotation: keyfleet_core::key::Rotation::default(),
     })?;
     for connector in connectors {
         let new = ConnectorRevision {

@@ -1,6 +1,7 @@
 //! Background tasks: each has a name, one owner that joins it, and ends with the one shutdown token.
 
 pub(crate) mod audit_log;
+pub(crate) mod campaigns;
 pub(crate) mod gates;
 pub(crate) mod last_seen;
 pub(crate) mod planner;

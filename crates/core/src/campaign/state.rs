@@ -82,6 +82,8 @@ pub enum Event {
     DrainBegan,
     /// Nothing uses it any more, nothing may need it again.
     Drained,
+    /// A newer version is in Vault than the one that it was to bring.
+    Overtaken,
     /// Somebody uses it after all, or a proof is void.
     DrainLost,
     /// The guard held in the transaction that set the version RETIRING.
@@ -218,6 +220,13 @@ impl State {
                 after_death(course)
             }
             (Self::Planned, Event::GivenUp) => Self::Cancelled,
+            (state, Event::Overtaken) if state.may_be_overtaken(course, stopped) => {
+                if state == Self::Planned {
+                    state
+                } else {
+                    Self::Validating
+                }
+            }
             (Self::Minting | Self::Validating, Event::GivenUp) => Self::Draining,
             (state, Event::Failed) if state.may_halt() => Self::Halted,
             (state, event) => return Err(IllegalTransition { state, event }),
@@ -236,6 +245,26 @@ impl State {
     /// is dead or not, and which of both has to be found out.
     const fn may_halt(self) -> bool {
         !matches!(self, Self::Revoking | Self::VerifyingDead) && !self.is_terminal()
+    }
+
+    /// True where a newer version may take the place of the one that is being brought: nothing is being revoked, and it
+    /// was not given up.
+    fn may_be_overtaken(self, course: Course, stopped: Option<Self>) -> bool {
+        // While it is planned nothing was begun that would have to be left.
+        let at = match (self, stopped) {
+            (Self::Halted, Some(at)) if at != Self::Planned => at,
+            (state, _) => state,
+        };
+        let is_on_its_way = matches!(
+            at,
+            Self::Planned
+                | Self::Validating
+                | Self::Rolling
+                | Self::Converged
+                | Self::Draining
+                | Self::RevokeReady
+        );
+        is_on_its_way && !course.kills_the_new()
     }
 
     fn after_verb(
@@ -374,6 +403,7 @@ impl Event {
             Self::Converged => "a rollout that is proven everywhere",
             Self::DrainBegan => "the begin of draining",
             Self::Drained => "the end of draining",
+            Self::Overtaken => "a newer version",
             Self::DrainLost => "a use of what was drained",
             Self::RevokeBegan => "the begin of the revocation",
             Self::Revoked => "a revocation",

@@ -8,6 +8,7 @@ fn key(hosts: &[&str]) -> Key {
         location: location("secret", "keyfleet/openai"),
         allowed_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         scope: Selector::default(),
+        rotation: crate::key::Rotation::default(),
     }
 }
 

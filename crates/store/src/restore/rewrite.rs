@@ -141,6 +141,13 @@ fn begin_anew(connection: &Connection, restore: &Restore, why: &Why) -> Result<R
          reason = 'the database was restored while it ran' WHERE active = 1",
         [nanos(why.at)],
     )?;
+    // What is being revoked may be dead: there is no way back from that. Everything else waits for a person.
+    connection.execute(
+        "UPDATE campaigns SET stopped = state, state = 'HALTED', state_since = ?1,
+         reason = 'the database was restored: compare the key with Vault and the provider, then resume or roll back'
+         WHERE active = 1 AND state NOT IN ('HALTED', 'REVOKING', 'VERIFYING_DEAD')",
+        [nanos(why.at)],
+    )?;
     let seconds = u64::try_from(why.at.as_second()).unwrap_or_default();
     let epochs = [Some(&restore.backup), restore.present.contents()];
     let known = epochs.into_iter().flatten().map(|contents| contents.epoch);

@@ -8,6 +8,7 @@
 mod any;
 mod audit;
 mod backup;
+mod campaigns;
 mod common;
 mod crash;
 mod damage;

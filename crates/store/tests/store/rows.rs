@@ -180,6 +180,7 @@ async fn keys_and_their_versions() {
         },
         allowed_hosts: vec!["api.openai.com".into()],
         scope: selector(),
+        rotation: keyfleet_core::key::Rotation::default(),
     };
     let version = |(number, state): (u64, KeyState)| KeyVersionRow {
         version: KeyVersion(number),
@@ -188,6 +189,7 @@ async fn keys_and_their_versions() {
         shown: "sk-proj-…abcd".into(),
         first_seen: at(1),
         readable: true,
+        released: true,
     };
     let all = || (1..).zip(KeyState::ALL);
     let work = move |tx: &Tx<'_>| {

@@ -1,5 +1,6 @@
 //! A control service that holds state in memory and listens on loopback.
 
+mod campaigns;
 mod deployments;
 mod objects;
 mod plan;
@@ -19,6 +20,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
+pub(crate) use self::campaigns::campaign;
 pub(crate) use self::rollouts::telling;
 use self::service::Service;
 
@@ -54,6 +56,9 @@ pub(crate) struct State {
     pub(crate) targets: Vec<v1::RolloutTarget>,
     pub(crate) tokens: Vec<v1::Token>,
     pub(crate) script: Vec<Step>,
+    pub(crate) campaigns: Vec<v1::Campaign>,
+    /// What watches of campaigns say, one after the other; a stream breaks off at each error.
+    pub(crate) campaign_script: Vec<Result<v1::Campaign, Status>>,
     pub(crate) n_watches: usize,
     pub(crate) changes: Vec<v1::ChangeRolloutRequest>,
     pub(crate) created: Vec<v1::CreateTokenRequest>,

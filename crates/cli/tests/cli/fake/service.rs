@@ -353,6 +353,67 @@ impl OperatorService for Service {
         })
     }
 
+    async fn start_campaign(
+        &self,
+        request: Request<v1::StartCampaignRequest>,
+    ) -> Result<Response<v1::StartCampaignResponse>, Status> {
+        let mut state = self.state(&request, true)?;
+        let campaign = state.start_campaign(request.get_ref())?;
+        ok(v1::StartCampaignResponse {
+            campaign: Some(campaign),
+        })
+    }
+
+    async fn list_campaigns(
+        &self,
+        request: Request<v1::ListCampaignsRequest>,
+    ) -> Result<Response<v1::ListCampaignsResponse>, Status> {
+        let state = self.state(&request, false)?;
+        ok(state.list_campaigns(request.get_ref()))
+    }
+
+    async fn get_campaign(
+        &self,
+        request: Request<v1::GetCampaignRequest>,
+    ) -> Result<Response<v1::GetCampaignResponse>, Status> {
+        let state = self.state(&request, false)?;
+        ok(state.get_campaign(&request.get_ref().id)?)
+    }
+
+    type WatchCampaignStream = ReceiverStream<Result<v1::WatchCampaignResponse, Status>>;
+
+    async fn watch_campaign(
+        &self,
+        request: Request<v1::WatchCampaignRequest>,
+    ) -> Result<Response<Self::WatchCampaignStream>, Status> {
+        let mut state = self.state(&request, false)?;
+        state.campaign(&request.get_ref().id)?;
+        let (sender, receiver) = tokio::sync::mpsc::channel(64);
+        while !state.campaign_script.is_empty() {
+            let said = state.campaign_script.remove(0);
+            let is_end = said.is_err();
+            let said = said.map(|campaign| v1::WatchCampaignResponse {
+                campaign: Some(campaign),
+            });
+            sender.try_send(said).unwrap();
+            if is_end {
+                break;
+            }
+        }
+        ok(ReceiverStream::new(receiver))
+    }
+
+    async fn change_campaign(
+        &self,
+        request: Request<v1::ChangeCampaignRequest>,
+    ) -> Result<Response<v1::ChangeCampaignResponse>, Status> {
+        let state = self.state(&request, true)?;
+        let campaign = state.change_campaign(request.get_ref())?;
+        ok(v1::ChangeCampaignResponse {
+            campaign: Some(campaign),
+        })
+    }
+
     async fn create_token(
         &self,
         request: Request<v1::CreateTokenRequest>,

@@ -7,6 +7,7 @@ use keyfleet_core::token::Role;
 use keyfleet_store::{Connector, Tx};
 
 use super::Job;
+use crate::app::campaign::store_version;
 use crate::app::preview::Change;
 use crate::error::Error;
 use crate::manifest::{InvalidManifest, Manifest, Object};
@@ -71,7 +72,7 @@ fn store_key(tx: &Tx<'_>, job: &Job, manifest: &Manifest, key: &Key) -> Result<C
     let change = Change::key(old.as_ref(), key);
     tx.put_key(key)?;
     if let Some(version) = job.versions.get(&key.name) {
-        tx.insert_key_version(&key.name, version)?;
+        store_version(tx, &key.name, version, job.now)?;
         tx.set_vault_status(&key.name, "ok", job.now)?;
     }
     Ok(change)

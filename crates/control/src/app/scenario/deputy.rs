@@ -198,6 +198,7 @@ fn key(name: usize, lock: &Lock) -> Key {
         },
         allowed_hosts: lock.hosts.iter().map(|host| (*host).to_owned()).collect(),
         scope: lock.scope.parse().unwrap(),
+        rotation: keyfleet_core::key::Rotation::default(),
     }
 }
 
@@ -430,6 +431,7 @@ async fn play(locks: Vec<Lock>, settings: Vec<&'static str>, words: Vec<Word>) -
                     shown: String::new(),
                     first_seen: clock::now(),
                     readable: true,
+                    released: true,
                 };
                 tx.insert_key_version(&key.name, &row)?;
             }

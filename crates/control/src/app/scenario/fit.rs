@@ -51,6 +51,7 @@ async fn key(world: &World, name: &'static str, parts: &'static [&'static str]) 
             "llm.openai.azure.com".to_owned(),
         ],
         scope: Selector::default(),
+        rotation: keyfleet_core::key::Rotation::default(),
     };
     world.write(move |tx| Ok(tx.put_key(&key)?)).await;
 }

@@ -87,6 +87,7 @@ impl World {
                     },
                     allowed_hosts: vec!["api.openai.com".to_owned()],
                     scope: Selector::default(),
+                    rotation: keyfleet_core::key::Rotation::default(),
                 })?;
                 tx.put_placement(&placement(DriftPolicy::Correct))?;
                 Ok(())
@@ -187,6 +188,7 @@ impl World {
                 shown: "sk-proj-…".to_owned(),
                 first_seen: clock::now(),
                 readable: true,
+                released: true,
             };
             tx.insert_key_version(&"openai".parse().unwrap(), &row)?;
             spread(tx, "a new key version")

@@ -108,20 +108,25 @@ pub(crate) fn supersede(
     Ok(())
 }
 
-/// The id of a rollout that starts now: a UUIDv7 whose random part follows from the moment and from how many began in
-/// it, so that a simulation gives the same ids again.
-fn new_id(tx: &Tx<'_>, now: Timestamp) -> Result<RolloutId, Error> {
+/// The id of the `n`th thing of a kind that starts now: a UUIDv7 whose random part follows from all that, so that a
+/// simulation gives the same ids again.
+pub(crate) fn time_ordered(kind: &str, n: u16, now: Timestamp) -> uuid::Uuid {
     let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    let seed = format!("{kind} {n} of {}", now.as_nanosecond());
+    let hash = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes());
+    let mut random = [0; 10];
+    for (byte, hashed) in random.iter_mut().skip(2).zip(hash.as_bytes()) {
+        *byte = *hashed;
+    }
+    // Later ones of the same moment come later in the order of ids.
+    [random[0], random[1]] = n.to_be_bytes();
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
+/// The id of a rollout that starts now.
+fn new_id(tx: &Tx<'_>, now: Timestamp) -> Result<RolloutId, Error> {
     for n in 0..=u16::MAX {
-        let seed = format!("rollout {n} of {}", now.as_nanosecond());
-        let hash = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes());
-        let mut random = [0; 10];
-        for (byte, hashed) in random.iter_mut().skip(2).zip(hash.as_bytes()) {
-            *byte = *hashed;
-        }
-        // Later ones of the same moment come later in the order of ids.
-        [random[0], random[1]] = n.to_be_bytes();
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        let id = time_ordered("rollout", n, now);
         if tx.rollouts_with_prefix(&id.to_string())?.is_empty() {
             return Ok(RolloutId::new(id));
         }

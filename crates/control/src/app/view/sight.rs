@@ -8,21 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingId;
+use keyfleet_core::campaign::Found;
 use keyfleet_core::campaign::guard::blockers;
 use keyfleet_core::fleet::Selector;
 use keyfleet_core::id::{
-    ConnectorName, DeploymentId, DeploymentName, KeyName, KeyVersion, RolloutId,
+    CampaignId, ConnectorName, DeploymentId, DeploymentName, KeyName, KeyVersion, RolloutId,
 };
 use keyfleet_core::key::KeyField;
 use keyfleet_core::placement::Placement;
 use keyfleet_core::rollout::{Strategy, Target, Waiting};
 use keyfleet_store::{
-    Andon, Binding, Connector, Deployment, Event, EventScope, Evidence, Holding, Inventory, KeyRow,
-    KeyVersionRow, Rollout, RolloutBinding, Tx,
+    Andon, Binding, CampaignRow, CampaignStep, Connector, Deployment, Event, EventScope, Evidence,
+    Holding, Inventory, KeyRow, KeyVersionRow, Rollout, RolloutBinding, Tx,
 };
 
 use super::short;
 use crate::app::barred::Barred;
+use crate::app::campaign::found::{Around, bringing, found};
+use crate::app::campaign::verbs::find;
 use crate::app::revoke::Uses;
 use crate::app::start::{Exchanges, full, later};
 use crate::app::step::{Loaded, load};
@@ -36,6 +39,8 @@ pub(crate) struct Scene {
     pub(super) online: BTreeSet<DeploymentId>,
     pub(super) left: BTreeMap<DeploymentId, Timestamp>,
     pub(super) waiting: BTreeMap<RolloutId, Vec<Waiting>>,
+    /// What campaigns need to know.
+    pub(super) around: Around,
     /// What is wrong with the database itself, and what operators must know of a rotation of the CA.
     pub(super) problems: Vec<String>,
 }
@@ -139,17 +144,46 @@ impl<'a> Sight<'a> {
         versions: impl IntoIterator<Item = KeyVersion>,
     ) -> Result<BTreeMap<KeyVersion, Vec<String>>, Error> {
         let uses = Uses::load(self.tx, key, &self.scene.online, self.scene.now)?;
-        let names = self.names();
-        let name = |id: &BindingId| {
-            let deployment = names.get(&id.deployment)?;
-            Some(format!("{deployment}/{}/{}", id.space, id.connector))
-        };
+        let name = self.name();
         let waits = |version| {
             let blockers = blockers(&uses.case(version));
-            let sentences = blockers.iter().map(|blocker| blocker.sentence(name));
+            let sentences = blockers.iter().map(|blocker| blocker.sentence(&name));
             (version, sentences.collect())
         };
         Ok(versions.into_iter().map(waits).collect())
+    }
+
+    /// The newest campaigns. They concern the whole fleet: who has a scope does not come here.
+    pub(super) fn campaigns(&self, limit: u32) -> Result<Vec<CampaignRow>, Error> {
+        Ok(self.tx.campaigns(limit)?)
+    }
+
+    /// The campaign whose id begins so.
+    pub(super) fn campaign(&self, id: &str) -> Result<CampaignRow, Error> {
+        find(self.tx, id)
+    }
+
+    pub(super) fn campaign_steps(&self, id: CampaignId) -> Result<Vec<CampaignStep>, Error> {
+        Ok(self.tx.campaign_steps(id)?)
+    }
+
+    pub(super) fn campaign_approvals(&self, id: CampaignId) -> Result<Vec<String>, Error> {
+        Ok(self.tx.campaign_approvals(id)?)
+    }
+
+    /// What the core is told of a campaign, and the rollouts that bring its Key.
+    pub(super) fn found(&self, row: &CampaignRow) -> Result<(Found, Vec<Rollout>), Error> {
+        let found = found(self.tx, row, &self.scene.around)?;
+        Ok((found, bringing(self.tx, row)?))
+    }
+
+    /// What a binding in sight is called.
+    pub(super) fn name(&self) -> impl Fn(&BindingId) -> Option<String> + use<> {
+        let names = self.names();
+        move |id: &BindingId| {
+            let deployment = names.get(&id.deployment)?;
+            Some(format!("{deployment}/{}/{}", id.space, id.connector))
+        }
     }
 
     /// The newest rollouts that have a target in sight.

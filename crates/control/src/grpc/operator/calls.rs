@@ -161,6 +161,40 @@ call!(
     |call| named("rollout", &call.id)
 );
 call!(
+    StartCampaignRequest,
+    admin,
+    Fleet,
+    |_call| "campaign.start",
+    |call| &call.reason,
+    |call| named("key", &call.key)
+);
+call!(ListCampaignsRequest, viewer, Fleet, "campaign.list");
+call!(GetCampaignRequest, viewer, Fleet, "campaign.get", |call| {
+    named("campaign", &call.id)
+});
+call!(
+    WatchCampaignRequest,
+    viewer,
+    Fleet,
+    "campaign.watch",
+    |call| named("campaign", &call.id)
+);
+call!(
+    ChangeCampaignRequest,
+    admin,
+    Fleet,
+    |call| match call.verb() {
+        v1::CampaignVerb::Unspecified => "campaign.change",
+        v1::CampaignVerb::Pause => "campaign.pause",
+        v1::CampaignVerb::Resume => "campaign.resume",
+        v1::CampaignVerb::Rollback => "campaign.rollback",
+        v1::CampaignVerb::Approve => "campaign.approve",
+        v1::CampaignVerb::Confirm => "campaign.confirm",
+    },
+    |call| &call.reason,
+    |call| named("campaign", &call.id)
+);
+call!(
     CreateTokenRequest,
     admin,
     Scoped,

@@ -104,7 +104,32 @@ where
 
 /// The rollout as it is and after every change, until it has ended.
 pub(super) fn rollout(app: App, actor: Actor, id: String) -> Answers<v1::WatchRolloutResponse> {
-    answers(app, WATCH_MAX, |outlet| watch(outlet, actor, id))
+    let look = move |app: App| {
+        let (actor, id) = (actor.clone(), id.clone());
+        async move { snapshot(&app, &actor, id).await }
+    };
+    answers(app, WATCH_MAX, |outlet| {
+        let is_over = |rollout: &v1::Rollout| rollout.ended_at.is_some();
+        watch(outlet, look, is_over, |rollout| v1::WatchRolloutResponse {
+            rollout: Some(rollout),
+        })
+    })
+}
+
+/// The campaign as it is and after every change, until it has ended.
+pub(super) fn campaign(app: App, actor: Actor, id: String) -> Answers<v1::WatchCampaignResponse> {
+    let look = move |app: App| {
+        let (actor, id) = (actor.clone(), id.clone());
+        async move { campaign_now(&app, &actor, id).await }
+    };
+    answers(app, WATCH_MAX, |outlet| {
+        let is_over = |campaign: &v1::Campaign| campaign.ended_at.is_some();
+        watch(outlet, look, is_over, |campaign| {
+            v1::WatchCampaignResponse {
+                campaign: Some(campaign),
+            }
+        })
+    })
 }
 
 /// What manifests would do, tried on a model of the fleet. One at a time: it takes a core.
@@ -211,6 +236,17 @@ async fn page(app: &App, actor: &Actor, from: Since) -> Result<(Vec<v1::AuditEnt
     app.audit_page(from, AUDIT_PAGE).await
 }
 
+/// A campaign as it is now.
+pub(super) async fn campaign_now(
+    app: &App,
+    actor: &Actor,
+    id: String,
+) -> Result<v1::Campaign, Error> {
+    app.must_still_be(actor).await?;
+    app.view_as(actor, move |sight| view::only_campaign(sight, &id))
+        .await
+}
+
 /// One rollout as this caller sees it.
 pub(super) async fn snapshot(app: &App, actor: &Actor, id: String) -> Result<v1::Rollout, Error> {
     app.must_still_be(actor).await?;
@@ -218,27 +254,31 @@ pub(super) async fn snapshot(app: &App, actor: &Actor, id: String) -> Result<v1:
         .await
 }
 
-async fn watch(outlet: Outlet<v1::WatchRolloutResponse>, actor: Actor, id: String) {
+/// Tells what is seen as it is and after every change, until that is the last.
+async fn watch<T: PartialEq + Clone, M, F>(
+    outlet: Outlet<M>,
+    look: impl Fn(App) -> F,
+    is_over: impl Fn(&T) -> bool,
+    tell: impl Fn(T) -> M,
+) where
+    F: Future<Output = Result<T, Error>>,
+{
     let mut changes = outlet.app.watch();
     let mut last = None;
     loop {
         changes.mark_unchanged();
-        let rollout = match snapshot(&outlet.app, &actor, id.clone()).await {
-            Ok(rollout) => rollout,
+        let seen = match look(outlet.app.clone()).await {
+            Ok(seen) => seen,
             Err(err) => {
                 outlet.put(Err(err)).await;
                 return;
             }
         };
-        let is_over = rollout.ended_at.is_some();
-        if last.as_ref() != Some(&rollout) {
-            let message = v1::WatchRolloutResponse {
-                rollout: Some(rollout.clone()),
-            };
-            if !outlet.put(Ok(message)).await || is_over {
+        if last.as_ref() != Some(&seen) {
+            if !outlet.put(Ok(tell(seen.clone()))).await || is_over(&seen) {
                 return;
             }
-            last = Some(rollout);
+            last = Some(seen);
         }
         let changed = async {
             let _ = changes.changed().await;

@@ -25,7 +25,7 @@ const SERVICE: &str = "OperatorService";
 const SCOPE: &str = "tier=canary";
 
 /// Each call, and who may make it: a viewer, an operator, an admin; in capitals those with a scope.
-const TABLE: [(&str, &str); 32] = [
+const TABLE: [(&str, &str); 37] = [
     ("Plan", "voaVOA"),
     ("Apply", "oaOA"),
     ("GetStatus", "voaVOA"),
@@ -45,6 +45,11 @@ const TABLE: [(&str, &str); 32] = [
     ("ChangeRollout", "oaOA"),
     ("ExplainRollout", "voaVOA"),
     ("SimulateRollout", "voa"),
+    ("StartCampaign", "a"),
+    ("ListCampaigns", "voa"),
+    ("GetCampaign", "voa"),
+    ("WatchCampaign", "voa"),
+    ("ChangeCampaign", "a"),
     ("CreateToken", "aA"),
     ("ListTokens", "aA"),
     ("RevokeToken", "aA"),

@@ -79,6 +79,8 @@ impl Session {
                 },
                 // Cancel-safe: the permit stays until it is taken.
                 () = self.seat.looks.wanted.notified() => self.say_check_now().await?,
+                // Cancel-safe: the permit stays until it is taken.
+                () = self.seat.proofs.wanted.notified() => self.say_prove_now().await?,
                 // Cancel-safe: the turn is kept outside.
                 count = turn(&mut self.turn) => self.on_turn(count).await?,
                 // Cancel-safe: the moment is kept outside.
@@ -149,6 +151,12 @@ impl Session {
 
     pub(super) async fn say_check_now(&mut self) -> Result<(), Error> {
         self.send(ToAgent::CheckNow(v1::CheckNow {})).await
+    }
+
+    async fn say_prove_now(&mut self) -> Result<(), Error> {
+        let older_than_secs = self.seat.proofs.older_than_secs();
+        self.send(ToAgent::ProveNow(v1::ProveNow { older_than_secs }))
+            .await
     }
 
     pub(super) async fn on_report(&mut self, report: v1::StatusReport) -> Result<(), Error> {

@@ -90,6 +90,7 @@ fn told(receiver: &mut Told) -> Vec<&'static str> {
             ToAgent::RenewNow(_) => "renew",
             ToAgent::ProbeGrant(_) => "probe grant",
             ToAgent::CheckNow(_) => "check now",
+            ToAgent::ProveNow(_) => "prove now",
         });
     }
     names

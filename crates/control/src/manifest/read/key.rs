@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use keyfleet_core::id::KeyName;
-use keyfleet_core::key::{Key, KeyField, KeyLocation};
+use keyfleet_core::key::{Key, KeyField, KeyLocation, Rotation};
 use keyfleet_core::travel::host;
 use serde_saphyr::Spanned;
 
 use super::Reader;
-use crate::manifest::yaml::{KeySpec, Provider, VaultPlace};
+use crate::manifest::yaml::{KeySpec, Provider, RotationForm, VaultPlace};
 use crate::manifest::{InvalidManifest, Object};
 
 /// The field of a secret that holds the key where nobody says otherwise.
@@ -16,6 +16,9 @@ const USUAL_FIELD: &str = "api_key";
 
 /// Most parts of one key: no connector type has half as many secrets.
 const PARTS_MAX: usize = 8;
+
+/// Most people that a revocation may ask for.
+const APPROVALS_MAX: u32 = 10;
 
 /// Longest name of a part.
 const PART_CHARS_MAX: usize = 40;
@@ -47,7 +50,24 @@ impl Reader<'_> {
             location: self.location(&spec.vault)?,
             allowed_hosts: hosts,
             scope: spec.scope.into(),
+            rotation: self.rotation(&spec.rotation)?,
         }))
+    }
+
+    fn rotation(&self, form: &RotationForm) -> Result<Rotation, InvalidManifest> {
+        let mut rotation = Rotation::default();
+        if let Some(overlap) = &form.overlap {
+            rotation.overlap_secs = overlap.0.0.as_secs();
+        }
+        if let Some(approvals) = &form.approvals {
+            // Nobody but a person can revoke a key that a person wrote to Vault.
+            if !(1..=APPROVALS_MAX).contains(&approvals.value) {
+                let problem = format!("must be 1 to {APPROVALS_MAX} people");
+                return Err(self.wrong_at(approvals, "spec.rotation.approvals", problem));
+            }
+            rotation.approvals = approvals.value;
+        }
+        Ok(rotation)
     }
 
     fn location(&self, vault: &VaultPlace) -> Result<KeyLocation, InvalidManifest> {

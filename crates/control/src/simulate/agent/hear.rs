@@ -44,7 +44,8 @@ impl Agent {
             | ToAgent::GoAway(_)
             | ToAgent::RenewNow(_)
             | ToAgent::ProbeGrant(_)
-            | ToAgent::CheckNow(_) => {}
+            | ToAgent::CheckNow(_)
+            | ToAgent::ProveNow(_) => {}
         }
     }
 

@@ -41,6 +41,7 @@ fn preview_with(n: u32, faults: &str, strategy: &Strategy) -> Preview {
             shown: "sk-…".to_owned(),
             first_seen: start,
             readable: true,
+            released: true,
         };
         tx.insert_key_version(&openai(), &version)?;
         make_up(tx, n, &labels, 1, start)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-const EVENTS: [Event; 22] = [
+const EVENTS: [Event; 23] = [
     Event::MintBegan,
     Event::VersionFound,
     Event::LeakRevokeBegan,
@@ -13,6 +13,7 @@ const EVENTS: [Event; 22] = [
     Event::Converged,
     Event::DrainBegan,
     Event::Drained,
+    Event::Overtaken,
     Event::DrainLost,
     Event::RevokeBegan,
     Event::Revoked,
@@ -190,6 +191,38 @@ fn a_verb_said_twice_is_said_once() {
             );
         }
     }
+}
+
+#[test]
+fn a_newer_version_takes_over_until_something_is_being_revoked() {
+    let over = |state: State, course, stopped| state.next(course, stopped, Event::Overtaken).ok();
+    for course in Course::ALL {
+        for state in State::ALL {
+            let to = over(state, course, Some(State::Rolling)).map(|to| to.0);
+            let expected = match state {
+                _ if course.kills_the_new() => None,
+                State::Planned => Some(State::Planned),
+                State::Validating
+                | State::Rolling
+                | State::Converged
+                | State::Draining
+                | State::RevokeReady
+                | State::Halted => Some(State::Validating),
+                State::Minting
+                | State::Revoking
+                | State::VerifyingDead
+                | State::Closed
+                | State::RollingBack
+                | State::RolledBack
+                | State::Cancelled => None,
+            };
+            assert_eq!(to, expected, "{state} {course:?}");
+        }
+    }
+    assert_eq!(
+        over(State::Halted, Course::Forward, Some(State::Planned)),
+        None
+    );
 }
 
 #[test]
