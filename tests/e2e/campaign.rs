@@ -26,7 +26,8 @@ impl Fleet {
         Ok(answer["campaigns"].get(0).context("no campaign")?.clone())
     }
 
-    fn wait_for_campaign(&self, state: &str) -> Result<Value> {
+    /// Waits until the newest campaign is in this state.
+    pub(crate) fn wait_for_campaign(&self, state: &str) -> Result<Value> {
         self.wait_until(&format!("the campaign is {state}"), || {
             let campaign = self.campaign().ok()?;
             (campaign["state"] == format!("CAMPAIGN_STATE_{state}")).then_some(campaign)

@@ -19,7 +19,7 @@ fn reason(fleet: &Fleet) -> String {
 
 #[test]
 fn a_bad_key_halts_at_the_canary_and_goes_back_and_a_good_one_goes_out() {
-    let fleet = Fleet::start_applied("bad-key", &FIVE).unwrap();
+    let fleet = Fleet::start_applied_blind("bad-key", &FIVE).unwrap();
     let first = fleet.rollout_id().unwrap();
 
     assert_eq!(fleet.write_key(BAD).unwrap(), 2);
@@ -292,7 +292,7 @@ fn a_failure_in_the_second_wave_brings_the_canary_back_too() {
 
 /// A change of the model and a new key meet in one rollout; what is not to blame for its end goes out by itself.
 fn meet(name: &str, model: &str, key: &str) -> Fleet {
-    let fleet = Fleet::start_applied(name, &THREE).unwrap();
+    let fleet = Fleet::start_applied_blind(name, &THREE).unwrap();
     fleet.accept_key(GOOD).unwrap();
     // The canary's Kibana is slow: the first rollout is still there when the second change comes.
     let slow = r#"{"api": {"mode": "slow", "delay_ms": 3000, "methods": ["PUT"], "remaining": 1}}"#;

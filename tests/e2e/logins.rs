@@ -11,7 +11,7 @@ use xtask::manifests::Manifests;
 use xtask::stack::Stack;
 use xtask::wait;
 
-use crate::kit::{Fleet, KEY, Member, PATIENCE, Setup};
+use crate::kit::{Fleet, KEY, Member, NO_WAY_OUT, PATIENCE, Setup};
 
 const SECOND: &str = "sk-proj-e2e-7777777777777777777777777777777777oNe2";
 const SECOND_TAIL: &str = "oNe2";
@@ -27,7 +27,10 @@ fn the_one_value_of_kv_version_1_rotates_and_what_is_gone_is_no_way_back() {
         .unwrap();
     write_unversioned(bao, KEY);
     let setup = Setup {
-        control: &[("KEYFLEET_CONTROL__VAULT__KEY_PATHS", "team/keyfleet/")],
+        control: &[
+            ("KEYFLEET_CONTROL__VAULT__KEY_PATHS", "team/keyfleet/"),
+            NO_WAY_OUT,
+        ],
         ..Setup::USUAL
     };
     let fleet = Fleet::start_on(stack, &CANARY, &setup).unwrap();

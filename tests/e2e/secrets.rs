@@ -39,6 +39,11 @@ fn nothing_leaks(format: &str) {
         ("KEYFLEET_CONTROL__LOG__FILTER", "trace"),
         ("KEYFLEET_CONTROL__LOG__FORMAT", format),
         ("KEYFLEET_CONTROL__VAULT__TIMEOUT_SECS", "2"),
+        // Once the fleet finds out that a key is bad, once control does.
+        (
+            "KEYFLEET_CONTROL__PROVIDER__VERIFY",
+            if format == "text" { "false" } else { "true" },
+        ),
     ];
     let agents = [
         ("KEYFLEET_AGENT__LOG__FILTER", "trace"),
@@ -53,7 +58,7 @@ fn nothing_leaks(format: &str) {
     };
     let mut fleet = Fleet::start_as(&format!("secrets-{format}"), &MEMBERS, &setup).unwrap();
     let secrets = secrets(&fleet, &keys).unwrap();
-    live(&mut fleet, &keys).unwrap();
+    live(&mut fleet, &keys, format == "text").unwrap();
     assert_no_core_dumps(&mut fleet).unwrap();
     let mut outputs = BTreeMap::new();
     if format == "text" {
@@ -88,8 +93,8 @@ fn nothing_leaks(format: &str) {
     assert_private(&fleet).unwrap();
 }
 
-/// A whole life: install, rotation, a bad key with rollback, a broken Kibana, no Vault.
-fn live(fleet: &mut Fleet, keys: &[String; 3]) -> Result<()> {
+/// A whole life: install, rotation, a bad key that the fleet or control finds out, a broken Kibana, no Vault.
+fn live(fleet: &mut Fleet, keys: &[String; 3], is_blind: bool) -> Result<()> {
     fleet.apply()?.must_succeed()?;
     fleet.accept_key(&keys[1])?;
     fleet.write_key(&keys[1])?;
@@ -108,7 +113,11 @@ fn live(fleet: &mut Fleet, keys: &[String; 3]) -> Result<()> {
     let fault = serde_json::json!({ "mode": "revoked", "key_tail": tail(bad), "message": message });
     fleet.sim(&["fault", "--url", &fleet.openai.url, &fault.to_string()])?;
     fleet.write_key(bad)?;
-    fleet.wait_for_phase("ROLLOUT_PHASE_ROLLED_BACK")?;
+    if is_blind {
+        fleet.wait_for_phase("ROLLOUT_PHASE_ROLLED_BACK")?;
+    } else {
+        fleet.wait_for_campaign("CANCELLED")?;
+    }
     fleet.wait_until_proven("2")?;
 
     fleet.break_kibana("web", r#"{"api": {"mode": "html", "status": 502}}"#)?;

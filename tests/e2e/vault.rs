@@ -95,7 +95,7 @@ fn wait_until_proven(stack: &Stack, version: u64) {
 #[test]
 fn what_vault_has_lost_is_told_beforehand_and_a_rollback_to_it_becomes_a_halt() {
     let members = [("lab", "9.4.0", &["default"][..], &[("tier", "canary")][..])];
-    let fleet = Fleet::start_applied("lost", &members).unwrap();
+    let fleet = Fleet::start_applied_blind("lost", &members).unwrap();
     fleet.stack.bao.kv_destroy("keyfleet/openai", 1).unwrap();
     fleet
         .wait_until("the loss is noticed", || {
