@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use keyfleet_core::connector::Provider;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -12,6 +12,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::Refusal;
+use crate::transport::{self, Answer, Lost};
 
 /// A tiny completion of a slow model takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,9 +20,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
 /// What every URL ends with that connectors call.
 const COMPLETIONS: &str = "/chat/completions";
-/// Far above any answer to our calls.
-const BODY_LIMIT: usize = 256 * 1024;
-
 /// How to reach the provider. Nothing is ever taken from the environment.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -100,13 +98,6 @@ pub struct Client {
     timeout: Duration,
 }
 
-/// One answer. The body is dropped by whoever reads it.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Zeroizing<Vec<u8>>,
-}
-
 impl Settings {
     /// Settings with the defaults: system authorities, no proxy, 30 seconds.
     pub fn new(url: Url, provider: Provider) -> Self {
@@ -138,36 +129,11 @@ impl Client {
             ));
         }
         url.set_path(&path);
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .timeout(settings.timeout)
-            .connect_timeout(settings.timeout);
-        if let Some(path) = &settings.ca_file {
-            let pem = std::fs::read(path).map_err(|source| Error::File {
-                path: path.clone(),
-                source,
-            })?;
-            let authorities = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
-            if authorities.is_empty() {
-                return Err(Error::Settings {
-                    what: format!("{} holds no PEM certificate", path.display()),
-                });
-            }
-            builder = builder.tls_certs_merge(authorities);
-        }
-        if let Some(proxy) = &settings.proxy {
-            let through = reqwest::Proxy::all(proxy.url.clone())
-                .map_err(|_| wrong("the proxy's address is none"))?;
-            let direct = proxy
-                .no_proxy
-                .as_deref()
-                .and_then(reqwest::NoProxy::from_string);
-            builder = builder.proxy(through.no_proxy(direct));
-        }
-        let http = builder
-            .build()
-            .map_err(|_| wrong("the TLS client cannot be built; check the CA file"))?;
+        let http = transport::build(
+            settings.ca_file.as_deref(),
+            settings.proxy.as_ref(),
+            settings.timeout,
+        )?;
         Ok(Self {
             http,
             url,
@@ -205,31 +171,18 @@ impl Client {
         key: &SecretString,
     ) -> Result<Answer, Error> {
         let (name, value) = key_header(self.provider, key)?;
-        let sent = request.header(name, value).send();
-        let mut response = sent.await.map_err(|error| self.failed(error))?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
-            if body.len() + chunk.len() > BODY_LIMIT {
-                return Err(Error::BadAnswer { status });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer {
-            status,
-            headers,
-            body,
-        })
+        transport::send(request.header(name, value))
+            .await
+            .map_err(|lost| self.failed(lost))
     }
 
-    fn failed(&self, error: reqwest::Error) -> Error {
-        if error.is_timeout() {
-            return Error::Timeout {
+    fn failed(&self, lost: Lost) -> Error {
+        match lost {
+            Lost::TooLong { status } => Error::BadAnswer { status },
+            Lost::Broken(error) if error.is_timeout() => Error::Timeout {
                 limit: self.timeout,
-            };
-        }
-        Error::Unreachable {
-            source: error.without_url(),
+            },
+            Lost::Broken(source) => Error::Unreachable { source },
         }
     }
 }

@@ -6,8 +6,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::client::Answer;
 use crate::refusal::{self, Read};
+use crate::transport::Answer;
 use crate::{Client, Error, Refusal};
 
 /// Enough for most models to answer with 200; about 24 tokens in all.

@@ -27,6 +27,8 @@ pub(crate) const fn is_leftover(state: KeyState) -> bool {
 pub(crate) struct Uses {
     now: Timestamp,
     users: Vec<User>,
+    /// Bindings that use the Key or are to use it, told or not.
+    wanted: usize,
     holders: BTreeMap<KeyVersion, Vec<BindingId>>,
 }
 
@@ -47,7 +49,7 @@ impl Uses {
             enrolments.map(|row| (row.id, row.enrolment)).collect();
         let mut proofs = proofs(tx, key)?;
         let was_restored = tx.restored_epoch()? > 0;
-        let mut users = Vec::new();
+        let (mut users, mut wanted) = (Vec::new(), 0);
         for binding in tx.bindings()? {
             let of_key =
                 |it: &Assignment| connectors.contains(&(binding.id.connector.clone(), it.revision));
@@ -58,6 +60,7 @@ impl Uses {
             let mut revisions = connectors.iter();
             let may_use = revisions.any(|(name, _)| *name == binding.id.connector);
             let is_user = told.is_some() || running.is_some() || (is_forgotten && may_use);
+            wanted += usize::from(is_user || binding.goal.is_some_and(|goal| of_key(&goal)));
             let enrolment = enrolments.get(&binding.id.deployment);
             let Some(enrolment) = enrolment.filter(|_| is_user) else {
                 continue;
@@ -84,6 +87,7 @@ impl Uses {
         Ok(Self {
             now,
             users,
+            wanted,
             holders,
         })
     }
@@ -91,6 +95,11 @@ impl Uses {
     /// Every binding that uses the Key, or is to use it.
     pub(crate) fn users(&self) -> &[User] {
         &self.users
+    }
+
+    /// How many bindings use the Key or are to use it, whether they were told or not.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
     }
 
     /// How many of them run this version and have proven it.

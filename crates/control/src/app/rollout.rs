@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use keyfleet_core::Timestamp;
 use keyfleet_core::binding::BindingState;
-use keyfleet_core::id::{DeploymentId, KeyName, RolloutId};
+use keyfleet_core::id::{DeploymentId, KeyName, KeyVersion, RolloutId};
 use keyfleet_core::key::KeyState;
 use keyfleet_core::rollout::{Event as RunEvent, Phase, Verb};
 use keyfleet_core::token::Role;
@@ -14,6 +14,7 @@ use keyfleet_store::{Binding, Event, EventScope, KeyVersionRow, Rollout, Tx};
 
 use super::apply::agree_with_references;
 use super::audit::{Act, record};
+use super::campaign::of_key;
 use super::ending::key_at;
 use super::start::{Spread, refresh_goals, start_rollouts};
 use super::step::{Loaded, load};
@@ -283,6 +284,19 @@ fn failed(loaded: &Loaded) -> BTreeSet<DeploymentId> {
     bindings.map(|binding| binding.id.deployment).collect()
 }
 
+/// A version that a campaign under way has given up is not brought back behind its back.
+fn is_nobodys(tx: &Tx<'_>, key: &KeyName, version: KeyVersion) -> Result<(), Error> {
+    for row in of_key(tx, key)? {
+        if row.campaign.dying().contains(&version) {
+            return Err(Error::Precondition(format!(
+                "campaign {} has given {version} of key {key} up: write a new version to Vault",
+                row.id
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// A rollout that has ended is tried again as a new one: for every binding of it that has not what it shall have.
 fn start_again(
     tx: &Tx<'_>,
@@ -301,6 +315,7 @@ fn start_again(
         let is_abandoned =
             |row: &KeyVersionRow| row.version == to.key_version && row.state == KeyState::Abandoned;
         if tx.key_versions(&key)?.iter().any(is_abandoned) {
+            is_nobodys(tx, &key, to.key_version)?;
             tx.set_key_state(&key, to.key_version, KeyState::Pending)?;
         }
     }

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyfleet_core::binding::{Assignment, BindingId, BindingState};
 use keyfleet_core::id::{ConnectorName, DeploymentId, Generation, KeyName, Revision};
+use keyfleet_core::key::KeyState;
 use keyfleet_core::rollout::{Phase, Plan, PlanInput, invariants};
 use keyfleet_proto::v1;
-use keyfleet_store::{Binding, Evidence, Holding, Rollout, RolloutBinding, Tx};
+use keyfleet_store::{Binding, Evidence, Holding, KeyVersionRow, Rollout, RolloutBinding, Tx};
 
 use super::Simulation;
 use super::agent::Agent;
@@ -182,6 +183,8 @@ pub(super) struct Rows {
     open: BTreeSet<(BindingId, KeyId)>,
     evidence: Vec<Evidence>,
     assignable: BTreeSet<KeyId>,
+    /// Retiring or dead: nothing may run them.
+    dying: BTreeSet<KeyId>,
     keys: BTreeMap<(ConnectorName, Revision), KeyName>,
     active: Vec<(Rollout, Vec<RolloutBinding>)>,
 }
@@ -194,6 +197,7 @@ impl Rows {
             open: BTreeSet::new(),
             evidence: Vec::new(),
             assignable: BTreeSet::new(),
+            dying: BTreeSet::new(),
             keys: BTreeMap::new(),
             active: Vec::new(),
         };
@@ -207,7 +211,13 @@ impl Rows {
             rows.open
                 .extend(open.map(|open| (open.binding, (open.key, open.version))));
             rows.evidence.extend(tx.evidence(&name)?);
-            let versions = tx.key_versions(&name)?.into_iter();
+            let versions = tx.key_versions(&name)?;
+            let is_dying =
+                |row: &&KeyVersionRow| matches!(row.state, KeyState::Retiring | KeyState::Revoked);
+            let dying = versions.iter().filter(is_dying);
+            rows.dying
+                .extend(dying.map(|row| (name.clone(), row.version)));
+            let versions = versions.into_iter();
             let assignable = versions.filter(|row| row.state.may_be_assigned());
             rows.assignable
                 .extend(assignable.map(|row| (name.clone(), row.version)));
@@ -294,6 +304,13 @@ impl Rows {
                 Some(place) => open.any(|(id, _)| place_of(id) == *place),
                 None => open.next().is_some(),
             };
+            if place.is_some() && self.dying.contains(key) {
+                let (name, version) = key;
+                found.push(format!(
+                    "{} still runs {name} {version}, which is retiring or revoked",
+                    agent.name
+                ));
+            }
             if !is_open {
                 let (name, version) = key;
                 let at = place.map(|(space, connector)| format!("{space}/{connector}"));

@@ -18,6 +18,7 @@ use super::agent::Agent;
 use super::fleet::made_up;
 use super::{Event, Simulation};
 use crate::app::apply::{Intent, Undo};
+use crate::app::campaign::version_found;
 use crate::app::label::Relabel;
 use crate::app::standing::Word;
 use crate::app::start::{Spread, refresh_goals, start_rollouts};
@@ -319,6 +320,7 @@ impl Simulation {
     /// # Errors
     /// Where the database fails.
     pub(crate) fn new_key_version(&mut self, key: &KeyName) -> Result<KeyVersion, Error> {
+        let is_campaigns = self.campaigns.are_on;
         let version = self.change(|tx, now| {
             let known = tx.key_versions(key)?;
             let newest = known.iter().map(|row| row.version.0).max().unwrap_or(0);
@@ -332,8 +334,12 @@ impl Simulation {
                 readable: true,
                 released: true,
             };
-            tx.insert_key_version(key, &row)?;
-            spread(tx, "a new key version", now)?;
+            if is_campaigns {
+                version_found(tx, key, &row, now)?;
+            } else {
+                tx.insert_key_version(key, &row)?;
+                spread(tx, "a new key version", now)?;
+            }
             Ok::<_, Error>(version)
         })?;
         self.note("vault", || format!("has {key} {version}"));

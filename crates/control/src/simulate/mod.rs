@@ -9,6 +9,8 @@
 mod acts;
 mod agent;
 #[cfg(test)]
+mod campaigns;
+#[cfg(test)]
 mod check;
 mod conditions;
 #[cfg(test)]
@@ -106,6 +108,8 @@ pub(crate) struct Simulation {
     log: Option<String>,
     phases: BTreeMap<RolloutId, (usize, Phase)>,
     #[cfg(test)]
+    campaigns: campaigns::Campaigns,
+    #[cfg(test)]
     checker: check::Checker,
 }
 
@@ -144,6 +148,8 @@ impl Simulation {
             gates: (10_000, 0),
             log: Some(String::new()),
             phases: BTreeMap::new(),
+            #[cfg(test)]
+            campaigns: campaigns::Campaigns::default(),
             #[cfg(test)]
             checker: check::Checker::default(),
         };

@@ -57,7 +57,7 @@ impl Simulation {
         self.plan_at
     }
 
-    fn plan_after(&mut self, delay: Duration) {
+    pub(super) fn plan_after(&mut self, delay: Duration) {
         let at = self.now.checked_add(delay).unwrap_or(Timestamp::MAX);
         if self.plan_at.is_none_or(|known| at < known) {
             self.plan_at = Some(at);
@@ -90,6 +90,8 @@ impl Simulation {
         self.publish(outcomes, &cut_off)?;
         self.note_phases()?;
         self.ask_gates()?;
+        #[cfg(test)]
+        self.step_campaigns()?;
         Ok(true)
     }
 

@@ -6,6 +6,7 @@
 
 mod acts;
 mod calm;
+mod rotations;
 mod strategies;
 
 use std::collections::BTreeSet;
@@ -87,6 +88,8 @@ struct Chaos {
     random: Random,
     connectors: Vec<ConnectorName>,
     joined: u32,
+    /// New versions of the Key are campaigns'.
+    rotates: bool,
     /// The kinds of reasons for which something waited, as far as the story is kept.
     reasons: BTreeSet<String>,
 }
@@ -125,6 +128,7 @@ impl Chaos {
             random,
             connectors,
             joined: 0,
+            rotates: false,
             reasons: BTreeSet::new(),
         };
         if !keeps_log {
@@ -243,7 +247,11 @@ fn kind(reason: &WaitingOn) -> String {
 }
 
 fn try_seed(seed: u64, keeps_log: bool) -> Result<Chaos, (String, String)> {
-    let mut chaos = Chaos::new(seed, keeps_log).map_err(|err| (err, String::new()))?;
+    let chaos = Chaos::new(seed, keeps_log).map_err(|err| (err, String::new()))?;
+    run(chaos)
+}
+
+fn run(mut chaos: Chaos) -> Result<Chaos, (String, String)> {
     match chaos.run() {
         Ok(()) => Ok(chaos),
         Err(err) => Err((err, chaos.simulation.log().to_owned())),

@@ -93,7 +93,7 @@ fn look_at_fleet(
     let campaign = &row.campaign;
     let uses = Uses::load(tx, &row.key, &around.online, around.now)?;
     let lives = campaign.lives();
-    found.users = uses.users().len();
+    found.users = uses.wanted();
     found.proven = uses.proven(lives);
     found.held_up = held_up(tx, row)?;
     let approvals = tx.campaign_approvals(row.id)?.len();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use keyfleet_core::Timestamp;
+use keyfleet_core::binding::Assignment;
 use keyfleet_core::campaign::guard::Blocker;
 use keyfleet_core::campaign::{Course, Event, State, Step, Verb, Wait, step};
 use keyfleet_core::id::{CampaignId, DeploymentId, KeyVersion};
@@ -13,7 +14,7 @@ use super::found::{Around, found};
 use super::{found_in_vault, goal_of, note};
 use crate::app::KEYFLEET;
 use crate::app::audit::record_own;
-use crate::app::ending::make_current;
+use crate::app::ending::{key_at, make_current};
 use crate::app::start::{refresh_goals, start_rollouts};
 use crate::error::Error;
 
@@ -216,9 +217,32 @@ fn go_back(tx: &Tx<'_>, row: &CampaignRow, now: Timestamp) -> Result<(), Error> 
     if let Some(back) = back.filter(|it| it.state == KeyState::Previous) {
         tx.set_key_state(key, back.version, KeyState::Current)?;
     }
+    forget_proofs(tx, row)?;
     let goals = refresh_goals(tx, now)?;
     let cause = format!("the campaign for key {key} goes back");
     start_rollouts(tx, &goals.spread(), &cause, &row.actor, now)?;
+    Ok(())
+}
+
+/// Nothing later may return to what is given up: what a binding proved last is what it had before.
+fn forget_proofs(tx: &Tx<'_>, row: &CampaignRow) -> Result<(), Error> {
+    let (dying, lives) = (row.campaign.dying(), row.campaign.lives());
+    for mut binding in tx.bindings()? {
+        let Some(proven) = binding.last_proven else {
+            continue;
+        };
+        let connector = &binding.id.connector;
+        if !dying.contains(&proven.key_version)
+            || key_at(tx, connector, proven.revision)? != row.key
+        {
+            continue;
+        }
+        binding.last_proven = lives.map(|key_version| Assignment {
+            key_version,
+            ..proven
+        });
+        tx.put_binding(&binding)?;
+    }
     Ok(())
 }
 

@@ -172,7 +172,8 @@ fn agree_with_outage(
     )))
 }
 
-fn say(
+/// Does what an operator says, inside of one transaction.
+pub(crate) fn say(
     tx: &Tx<'_>,
     row: &mut CampaignRow,
     actor: &Actor,

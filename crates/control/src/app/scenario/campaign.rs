@@ -265,6 +265,17 @@ async fn until_it_is_retiring_a_rollback_brings_the_old_version_back() {
 }
 
 #[tokio::test]
+async fn a_version_that_nobody_was_told_yet_is_not_everywhere() {
+    let world = World::new(&FLEET).await;
+    found(&world, 2).await;
+    assert_eq!(step(&world, &Trial::Works).await, State::Rolling);
+    assert_eq!(
+        waits(&world).await,
+        ["0 of 4 bindings have proven what they are to have"]
+    );
+}
+
+#[tokio::test]
 async fn who_was_away_holds_the_old_version_until_it_is_back() {
     let world = world(1).await;
     found(&world, 2).await;

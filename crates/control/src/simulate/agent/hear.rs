@@ -44,8 +44,23 @@ impl Agent {
             | ToAgent::GoAway(_)
             | ToAgent::RenewNow(_)
             | ToAgent::ProbeGrant(_)
-            | ToAgent::CheckNow(_)
-            | ToAgent::ProveNow(_) => {}
+            | ToAgent::CheckNow(_) => {}
+            ToAgent::ProveNow(prove) => self.prove_again(prove.older_than_secs, now),
+        }
+    }
+
+    /// What was proven longer ago is proven anew.
+    fn prove_again(&mut self, older_than_secs: u32, now: Timestamp) {
+        for entry in self.disk.entries.values_mut() {
+            let Some(applied) = &mut entry.applied else {
+                continue;
+            };
+            let is_old = |at: Timestamp| {
+                now.as_second().saturating_sub(at.as_second()) > older_than_secs.into()
+            };
+            if applied.proven_at.is_some_and(is_old) {
+                applied.proven_at = None;
+            }
         }
     }
 

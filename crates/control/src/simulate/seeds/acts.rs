@@ -29,6 +29,7 @@ impl Chaos {
             return Ok(());
         }
         match what {
+            0..=2 if self.rotates => return self.speak_to_campaign(),
             0..=4 => return self.speak(),
             5 => self.simulation.connect(&name, false),
             6 => self.simulation.connect(&name, true),

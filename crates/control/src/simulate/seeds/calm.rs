@@ -6,7 +6,7 @@ use keyfleet_core::rollout::{Phase, Verb, WaitingOn};
 use super::{Chaos, Fault, Outcome, secs};
 
 /// So often operators look after what waits for them before it must have ended.
-const ROUNDS: u32 = 12;
+pub(super) const ROUNDS: u32 = 12;
 
 impl Chaos {
     /// Everything is mended, and operators look after what waits for them.
@@ -20,7 +20,8 @@ impl Chaos {
                 .simulation
                 .look(|tx| Ok(tx.active_rollouts()?))
                 .map_err(|err| err.to_string())?;
-            if active.is_empty() {
+            let waits_on = self.look_after_campaigns(round)?;
+            if active.is_empty() && !waits_on {
                 return Ok(());
             }
             for rollout in active {
@@ -28,7 +29,13 @@ impl Chaos {
             }
         }
         self.simulation.explain();
-        Err("calm does not end every rollout".to_owned())
+        let waiting = self.simulation.waiting_campaigns();
+        let waiting = waiting.map_err(|err| err.to_string())?;
+        let waits = waiting.iter().map(|(_, waits)| waits);
+        Err(format!(
+            "calm does not end every rollout; campaigns: {:?}",
+            waits.collect::<Vec<_>>()
+        ))
     }
 
     fn look_after(&mut self, id: RolloutId, phase: Phase, round: u32) -> Outcome {
@@ -62,8 +69,7 @@ impl Chaos {
         simulation.loss = 0;
         simulation.set_gates(10_000, 0);
         simulation.credit(true);
-        simulation.provider.refused.clear();
-        simulation.provider.no_model.clear();
+        simulation.mend_provider();
         let names: Vec<String> = simulation
             .agents
             .values()

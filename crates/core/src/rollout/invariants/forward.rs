@@ -290,7 +290,8 @@ fn spread(found: &mut Found, count: &Count<'_>, offered: &[&Target], index: usiz
     for of in offered.iter().copied().filter(here) {
         let same = |target: &&Target| here(target) && target.group == of.group;
         let busy = |target: &&Target| {
-            count.is_in_flight(target) || (wave.strict && count.is_away_with_it(target))
+            let is_away = count.is_away_with_it(target) && !target.left;
+            count.is_in_flight(target) || (wave.strict && is_away)
         };
         let before = count.targets().filter(same).filter(busy).count();
         let after = number(before + offered.iter().copied().filter(same).count());
